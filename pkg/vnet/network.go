@@ -1,0 +1,171 @@
+package vnet
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Tenant owns networks. It is a layer-3 domain of its own: two tenants may overlap in everything.
+type Tenant struct {
+	Name TenantName `json:"name"`
+	// Number stands for the tenant in the pipeline (24 bits, from 1). It is this node's own.
+	Number uint32 `json:"number"`
+}
+
+// VNI is a network's identifier in tunnels and in the pipeline (24 bits).
+type VNI uint32
+
+// MaxVNI is the highest VNI of a network; above it are the hop VNIs of chains.
+const MaxVNI VNI = 0xEFFFFF
+
+// Validate reports whether v can be a network's VNI.
+func (v VNI) Validate() error {
+	if v == 0 || v > MaxVNI {
+		return Invalidf("vni %d: must be 1 to %d (0x%X)", v, MaxVNI, MaxVNI)
+	}
+	return nil
+}
+
+// Gateway says how a network reaches what is outside its tenant.
+type Gateway string
+
+// GatewayNone: nothing leaves the tenant. The networks of the tenant still reach each other.
+const GatewayNone Gateway = "none"
+
+// Network is one layer-2 segment of a tenant, with one or more subnets.
+type Network struct {
+	Tenant  TenantName  `json:"tenant"`
+	Name    NetworkName `json:"name"`
+	VNI     VNI         `json:"vni,omitempty"` // 0 in a declaration: one is chosen
+	Subnets []Subnet    `json:"subnets"`
+	Gateway Gateway     `json:"gateway,omitempty"` // empty: none
+	MTU     int         `json:"mtu,omitempty"`     // 0: the underlay's less the tunnel header
+	// Multicast lets broadcast and multicast frames reach the members of the network.
+	Multicast bool `json:"multicast,omitempty"`
+}
+
+// Ref names a network: tenant/network.
+type Ref struct {
+	Tenant  TenantName
+	Network NetworkName
+}
+
+func (r Ref) String() string { return fmt.Sprintf("%s/%s", r.Tenant, r.Network) }
+
+// Ref returns the network's name with its tenant's.
+func (n Network) Ref() Ref { return Ref{n.Tenant, n.Name} }
+
+// MTU limits: RFC 8200 asks 1280 of every IPv6 link, RFC 791 says 68 for IPv4; an IPv4
+// network below 576 serves nobody.
+const (
+	minMTU4 = 576
+	minMTU6 = 1280
+	maxMTU  = 65535
+)
+
+const maxSubnets = 16
+
+// Normal checks a declaration and returns it with defaults filled in (but for the VNI and the MTU).
+func (n Network) Normal() (Network, error) {
+	if err := n.Tenant.Validate(); err != nil {
+		return n, err
+	}
+	if err := n.Name.Validate(); err != nil {
+		return n, err
+	}
+	if n.VNI != 0 {
+		if err := n.VNI.Validate(); err != nil {
+			return n, err
+		}
+	}
+	switch n.Gateway {
+	case "":
+		n.Gateway = GatewayNone
+	case GatewayNone:
+	case "nat", "routed":
+		return n, WithHint(Invalidf("gateway %q is not available in this version", n.Gateway), "use \"none\": the tenant's networks still reach each other")
+	default:
+		return n, Invalidf("gateway %q: must be none", n.Gateway)
+	}
+	if len(n.Subnets) == 0 {
+		return n, Invalidf("network %s has no subnets", n.Ref())
+	}
+	if len(n.Subnets) > maxSubnets {
+		return n, Invalidf("network %s has %d subnets: at most %d", n.Ref(), len(n.Subnets), maxSubnets)
+	}
+	n.Subnets = slices.Clone(n.Subnets)
+	for i, s := range n.Subnets {
+		normal, err := s.Normal()
+		if err != nil {
+			return n, err
+		}
+		for _, earlier := range n.Subnets[:i] {
+			if earlier.Prefix.Overlaps(s.Prefix) {
+				return n, Invalidf("subnets %s and %s overlap", earlier.Prefix, s.Prefix)
+			}
+		}
+		n.Subnets[i] = normal
+	}
+	return n, n.CheckMTU(maxMTU)
+}
+
+// CheckMTU reports whether n's MTU (if it has one) serves its families and fits in limit bytes.
+func (n Network) CheckMTU(limit int) error {
+	least := minMTU4
+	if slices.ContainsFunc(n.Subnets, func(s Subnet) bool { return s.Prefix.Addr().Is6() }) {
+		least = minMTU6
+	}
+	switch {
+	case n.MTU == 0:
+	case n.MTU < least:
+		return Invalidf("mtu %d: below %d, the least for this network's address families", n.MTU, least)
+	case n.MTU > limit:
+		return Invalidf("mtu %d: above %d, the underlay's MTU less the tunnel header", n.MTU, limit)
+	}
+	return nil
+}
+
+// SubnetOf returns the subnet that contains a.
+func (n Network) SubnetOf(a netip.Addr) (Subnet, bool) {
+	i := slices.IndexFunc(n.Subnets, func(s Subnet) bool { return s.Prefix.Contains(a) })
+	if i < 0 {
+		return Subnet{}, false
+	}
+	return n.Subnets[i], true
+}
+
+// Differs compares a declaration with the network that stands and names the first field in
+// which they differ, or returns "". What the declaration leaves empty is not compared.
+func (n Network) Differs(stands Network) string {
+	switch {
+	case n.VNI != 0 && n.VNI != stands.VNI:
+		return fmt.Sprintf("vni: %d is asked, %d stands", n.VNI, stands.VNI)
+	case n.Gateway != stands.Gateway:
+		return fmt.Sprintf("gateway: %q is asked, %q stands", n.Gateway, stands.Gateway)
+	case n.MTU != 0 && n.MTU != stands.MTU:
+		return fmt.Sprintf("mtu: %d is asked, %d stands", n.MTU, stands.MTU)
+	case !slices.EqualFunc(n.Subnets, stands.Subnets, equalSubnet):
+		return fmt.Sprintf("subnets: %s is asked, %s stands", subnetList(n.Subnets), subnetList(stands.Subnets))
+	}
+	return ""
+}
+
+func equalSubnet(a, b Subnet) bool {
+	return a.Prefix == b.Prefix && a.Gateway == b.Gateway && slices.Equal(a.Reserved, b.Reserved)
+}
+
+func subnetList(list []Subnet) string {
+	var texts []string
+	for _, s := range list {
+		text := s.Prefix.String()
+		if s.Gateway.IsValid() {
+			text += " gateway " + s.Gateway.String()
+		}
+		for _, r := range s.Reserved {
+			text += " reserved " + r.String()
+		}
+		texts = append(texts, text)
+	}
+	return fmt.Sprintf("%q", texts)
+}
