@@ -1,0 +1,216 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Bolt is a node's store: one bbolt file, opened for each transaction and closed after it, so
+// that nobody holds it while dialling, executing or waiting.
+type Bolt struct{ dir string }
+
+const (
+	boltFile   = "node.db"
+	lockFile   = "node.lock"
+	bucketName = "tenet"
+	version    = "1"
+)
+
+// OpenBolt returns the store in dir. Nothing is touched before the first Update, which makes
+// the directory (0700) and the file (0600).
+func OpenBolt(dir string) *Bolt { return &Bolt{dir} }
+
+// Path returns the path of the database file.
+func (b *Bolt) Path() string { return filepath.Join(b.dir, boltFile) }
+
+// Update runs fn in a read-write transaction. See Store.
+func (b *Bolt) Update(ctx context.Context, fn func(Tx) error) error {
+	if err := os.MkdirAll(b.dir, 0o700); err != nil {
+		return b.unavailable(err)
+	}
+	return b.with(ctx, false, func(db *bolt.DB) error {
+		return db.Update(func(tx *bolt.Tx) error {
+			bucket, err := tx.CreateBucketIfNotExists([]byte(bucketName))
+			if err != nil {
+				return err
+			}
+			t := boltTx{bucket}
+			if err := checkVersion(t); err != nil {
+				return err
+			}
+			if t.Get(versionKey) == nil {
+				if err := t.Put(versionKey, []byte(version)); err != nil {
+					return err
+				}
+			}
+			return fn(t)
+		})
+	})
+}
+
+// View runs fn in a read-only transaction. A store that is not there yet is empty. See Store.
+func (b *Bolt) View(ctx context.Context, fn func(Tx) error) error {
+	if _, err := os.Stat(b.Path()); errors.Is(err, os.ErrNotExist) {
+		return fn(emptyTx{})
+	}
+	return b.with(ctx, true, func(db *bolt.DB) error {
+		return db.View(func(tx *bolt.Tx) error {
+			bucket := tx.Bucket([]byte(bucketName))
+			if bucket == nil {
+				return fn(emptyTx{})
+			}
+			if err := checkVersion(boltTx{bucket}); err != nil {
+				return err
+			}
+			return fn(boltTx{bucket})
+		})
+	})
+}
+
+// Writable returns nil if an Update would find the store usable; it changes nothing.
+func (b *Bolt) Writable(ctx context.Context) error {
+	dir := b.dir
+	for { // the directory may not be there yet: then the nearest one above must take it
+		_, err := os.Stat(dir)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, os.ErrNotExist) || dir == filepath.Dir(dir) {
+			return b.unavailable(err)
+		}
+		dir = filepath.Dir(dir)
+	}
+	const writeAndSearch = 2 | 1 // W_OK | X_OK of access(2)
+	if err := syscall.Access(dir, writeAndSearch); err != nil {
+		return b.unavailable(&os.PathError{Op: "write", Path: dir, Err: err})
+	}
+	var st syscall.Statfs_t
+	const readOnly = 1 // ST_RDONLY of statfs(2); root passes access(2) on some file systems
+	if err := syscall.Statfs(dir, &st); err == nil && st.Flags&readOnly != 0 {
+		return b.unavailable(&os.PathError{Op: "write", Path: dir, Err: syscall.EROFS})
+	}
+	return b.View(ctx, func(Tx) error { return nil })
+}
+
+// with opens the database, runs fn and closes it. Reading a damaged file can panic or fault
+// (it is mapped into memory): both become vnet.ErrCorrupt.
+func (b *Bolt) with(ctx context.Context, readOnly bool, fn func(*bolt.DB) error) (err error) { //nolint:nonamedreturns // the recovered panic must become the result
+	unlock, err := b.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	var inFn bool
+	defer func() {
+		if r := recover(); r != nil {
+			err = b.corrupt(fmt.Errorf("%v", r))
+		}
+	}()
+	// Our own lock is held, so bbolt's is free unless a stranger has the file open.
+	db, err := bolt.Open(b.Path(), 0o600, &bolt.Options{ReadOnly: readOnly, Timeout: time.Second})
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return b.unavailable(errors.New("another program keeps the file locked"))
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+		return b.corrupt(err)
+	case err != nil:
+		return b.unavailable(err)
+	}
+	defer func() {
+		if cerr := db.Close(); cerr != nil && err == nil && !inFn {
+			err = b.unavailable(cerr)
+		}
+	}()
+	return fn(db)
+}
+
+// lock takes the store's own lock file, waiting until ctx ends. bbolt would ask for its lock
+// every 50 ms; a waiting flock is woken at once, in order.
+func (b *Bolt) lock(ctx context.Context) (func(), error) {
+	f, err := os.OpenFile(filepath.Join(b.dir, lockFile), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, b.unavailable(err)
+	}
+	locked := make(chan error, 1)
+	go func() { locked <- flock(f) }()
+	select {
+	case err := <-locked:
+		if err != nil {
+			f.Close()
+			return nil, b.unavailable(err)
+		}
+		return func() { f.Close() }, nil
+	case <-ctx.Done():
+		go func() { // the lock may still come: let it go again
+			<-locked
+			f.Close()
+		}()
+		return nil, b.unavailable(fmt.Errorf("another process holds it: %w", ctx.Err()))
+	}
+}
+
+func flock(f *os.File) error {
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+		if !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}
+
+func (b *Bolt) unavailable(err error) error {
+	return fmt.Errorf("store %s: %w: %w", b.Path(), vnet.ErrUnavailable, err)
+}
+
+func (b *Bolt) corrupt(err error) error {
+	return vnet.WithHint(fmt.Errorf("store %s: %w: %w", b.Path(), vnet.ErrCorrupt, err),
+		"nothing was overwritten; restore %s from a copy, or move it away and attach the containers again", b.Path())
+}
+
+// checkVersion refuses a store that a newer tenet has written.
+func checkVersion(tx Tx) error {
+	if v := tx.Get(versionKey); v != nil && !bytes.Equal(v, []byte(version)) {
+		return fmt.Errorf("store has format %.20q, this program knows %s: %w", v, version, vnet.ErrCorrupt)
+	}
+	return nil
+}
+
+type boltTx struct{ bucket *bolt.Bucket }
+
+func (t boltTx) Get(key string) []byte              { return t.bucket.Get([]byte(key)) }
+func (t boltTx) Put(key string, value []byte) error { return t.bucket.Put([]byte(key), value) }
+func (t boltTx) Delete(key string) error            { return t.bucket.Delete([]byte(key)) }
+
+func (t boltTx) Range(prefix string, visit func(key string, value []byte) error) error {
+	c := t.bucket.Cursor()
+	for k, v := c.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, v = c.Next() {
+		if err := visit(string(k), v); err != nil {
+			if errors.Is(err, ErrStop) {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// emptyTx is a store that does not exist yet.
+type emptyTx struct{}
+
+func (emptyTx) Get(string) []byte                              { return nil }
+func (emptyTx) Put(string, []byte) error                       { return berrors.ErrTxNotWritable }
+func (emptyTx) Delete(string) error                            { return berrors.ErrTxNotWritable }
+func (emptyTx) Range(string, func(string, []byte) error) error { return nil }

@@ -1,0 +1,181 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Tenant returns the tenant of that name, vnet.ErrNotFound if there is none.
+func Tenant(tx Tx, name vnet.TenantName) (vnet.Tenant, error) {
+	t, err := Load[vnet.Tenant](tx, tenantKey(name))
+	if errors.Is(err, vnet.ErrNotFound) {
+		err = vnet.NotFoundf("tenant %s does not exist", name)
+	}
+	return t, err
+}
+
+// Network returns the network of that name, vnet.ErrNotFound if there is none.
+func Network(tx Tx, r vnet.Ref) (vnet.Network, error) {
+	n, err := Load[vnet.Network](tx, networkKey(r))
+	if errors.Is(err, vnet.ErrNotFound) {
+		err = vnet.NotFoundf("network %s does not exist", r)
+	}
+	return n, err
+}
+
+// DeclareTenant makes the tenant if it is not there, and gives it its number.
+func DeclareTenant(tx Tx, name vnet.TenantName) (vnet.Tenant, error) {
+	if err := name.Validate(); err != nil {
+		return vnet.Tenant{}, err
+	}
+	t, err := Tenant(tx, name)
+	if !errors.Is(err, vnet.ErrNotFound) {
+		return t, err
+	}
+	number, err := take(tx, numberKey, hash(string(name)), 1<<24-1, string(name))
+	if err != nil {
+		return vnet.Tenant{}, fmt.Errorf("tenant %s: no number: %w", name, err)
+	}
+	t = vnet.Tenant{Name: name, Number: number}
+	return t, Save(tx, tenantKey(name), t)
+}
+
+// DeclareNetwork makes the network and its tenant if they are not there, and returns the
+// network as it stands. A declaration that differs from what stands is a vnet.ErrExists that
+// names the field; so is a subnet that overlaps another network of the tenant, or a VNI in use.
+func DeclareNetwork(tx Tx, n vnet.Network) (vnet.Network, error) {
+	n, err := n.Normal()
+	if err != nil {
+		return n, err
+	}
+	stands, err := Network(tx, n.Ref())
+	if err == nil {
+		if diff := n.Differs(stands); diff != "" {
+			return n, vnet.WithHint(vnet.Existsf("network %s stands and is declared differently: %s", n.Ref(), diff),
+				"correct the declaration, or delete the network first: tenetctl network del %s", n.Ref())
+		}
+		return stands, nil
+	}
+	if !errors.Is(err, vnet.ErrNotFound) {
+		return n, err
+	}
+	if err := checkOverlap(tx, n); err != nil {
+		return n, err
+	}
+	if n.VNI == 0 {
+		// A number made from the name is the same on every node of a fleet that declares by netconf.
+		vni, err := take(tx, func(v uint32) string { return vniKey(vnet.VNI(v)) }, hash(n.Ref().String()), uint32(vnet.MaxVNI), n.Ref().String())
+		if err != nil {
+			return n, fmt.Errorf("network %s: no vni: %w", n.Ref(), err)
+		}
+		n.VNI = vnet.VNI(vni)
+	} else if holder := tx.Get(vniKey(n.VNI)); holder != nil {
+		return n, vnet.Existsf("vni %d belongs to network %s", n.VNI, holder)
+	} else if err := tx.Put(vniKey(n.VNI), []byte(n.Ref().String())); err != nil {
+		return n, err
+	}
+	if _, err := DeclareTenant(tx, n.Tenant); err != nil {
+		return n, err
+	}
+	return n, Save(tx, networkKey(n.Ref()), n)
+}
+
+// DeleteNetwork removes the network with its pools. vnet.ErrExists while an address or endpoint of it is in use.
+func DeleteNetwork(tx Tx, r vnet.Ref) error {
+	n, err := Network(tx, r)
+	if err != nil {
+		return err
+	}
+	if used, err := count(tx, EndpointsOf(r)); err != nil || used > 0 {
+		return errors.Join(err, vnet.Existsf("network %s still has %d endpoints", r, used))
+	}
+	var keys []string
+	var used string
+	for _, prefix := range []string{poolsOf(r), addressesOf(r), releasedIn(r)} {
+		err := tx.Range(prefix, func(key string, _ []byte) error {
+			keys = append(keys, key)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	err = tx.Range(Leases, func(key string, value []byte) error {
+		lease, err := decode[Lease](key, value)
+		if err == nil && lease.Ref() == r {
+			used, err = lease.Holder.String(), ErrStop
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if used != "" {
+		return vnet.Existsf("network %s still has addresses in use, one by %s", r, used)
+	}
+	for _, key := range append(keys, vniKey(n.VNI), networkKey(r)) {
+		if err := tx.Delete(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DeleteTenant removes the tenant. vnet.ErrExists while it has networks.
+func DeleteTenant(tx Tx, name vnet.TenantName) error {
+	t, err := Tenant(tx, name)
+	if err != nil {
+		return err
+	}
+	if used, err := count(tx, NetworksOf(name)); err != nil || used > 0 {
+		return errors.Join(err, vnet.Existsf("tenant %s still has %d networks", name, used))
+	}
+	if err := tx.Delete(numberKey(t.Number)); err != nil {
+		return err
+	}
+	return tx.Delete(tenantKey(name))
+}
+
+// checkOverlap: the networks of a tenant are routed to each other, so their prefixes must differ.
+func checkOverlap(tx Tx, n vnet.Network) error {
+	others, err := All[vnet.Network](tx, NetworksOf(n.Tenant))
+	if err != nil {
+		return err
+	}
+	for _, other := range others {
+		for _, theirs := range other.Subnets {
+			for _, ours := range n.Subnets {
+				if ours.Prefix.Overlaps(theirs.Prefix) {
+					return vnet.Existsf("subnet %s overlaps subnet %s of network %s, in the same tenant", ours.Prefix, theirs.Prefix, other.Ref())
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// take claims the first free number from 1 to highest for holder, looking from start on.
+func take(tx Tx, key func(uint32) string, start, highest uint32, holder string) (uint32, error) {
+	for i := range highest {
+		n := (start+i)%highest + 1
+		if tx.Get(key(n)) == nil {
+			return n, tx.Put(key(n), []byte(holder))
+		}
+	}
+	return 0, vnet.ErrExhausted
+}
+
+func hash(s string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(s))
+	return h.Sum32() >> 8 // 24 bits are all that is wanted; the sum with i cannot overflow
+}
+
+func count(tx Tx, prefix string) (int, error) {
+	n := 0
+	err := tx.Range(prefix, func(string, []byte) error { n++; return nil })
+	return n, err
+}

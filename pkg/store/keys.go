@@ -1,0 +1,67 @@
+package store
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Every key of the store, by hand: names hold no slash (vnet), so the paths cannot run into
+// each other. A prefix ends in a slash.
+const (
+	Tenants     = "tenants/"
+	Networks    = "networks/"
+	Endpoints   = "endpoints/"
+	Leases      = "leases/"
+	versionKey  = "meta/version"
+	nextOFPort  = "meta/next-ofport"
+	vnis        = "vnis/"
+	numbers     = "tenant-numbers/"
+	ofports     = "ofports/"
+	attachments = "attachments/"
+)
+
+func tenantKey(t vnet.TenantName) string { return Tenants + string(t) }
+
+func networkKey(r vnet.Ref) string { return NetworksOf(r.Tenant) + string(r.Network) }
+
+// NetworksOf is the prefix of one tenant's networks.
+func NetworksOf(t vnet.TenantName) string { return Networks + string(t) + "/" }
+
+// EndpointsOf is the prefix of one network's endpoints.
+func EndpointsOf(r vnet.Ref) string { return Endpoints + r.String() + "/" }
+
+func endpointKey(r vnet.Ref, id vnet.EndpointID) string { return EndpointsOf(r) + string(id) }
+
+// attachmentKey leads from an endpoint id to its network: DEL may know no more than the id.
+func attachmentKey(id vnet.EndpointID) string { return attachments + string(id) }
+
+func vniKey(v vnet.VNI) string { return fmt.Sprintf("%s%d", vnis, v) }
+
+func numberKey(n uint32) string { return fmt.Sprintf("%s%d", numbers, n) }
+
+func macKey(r vnet.Ref, m vnet.MAC) string { return "macs/" + r.String() + "/" + m.String() }
+
+func ofportKey(n int) string { return fmt.Sprintf("%s%d", ofports, n) }
+
+// LeaseKey is where an owner's addresses are recorded.
+func LeaseKey(owner vnet.EndpointID) string { return Leases + string(owner) }
+
+// PoolKey is the allocation record of one subnet.
+func PoolKey(r vnet.Ref, p netip.Prefix) string { return poolsOf(r) + p.String() }
+
+// AddressKey is the record of one address that is or was in use.
+func AddressKey(r vnet.Ref, a netip.Addr) string { return addressesOf(r) + a.String() }
+
+// ReleasedKey queues an address for reuse: keys sort by seq, the oldest release first.
+func ReleasedKey(r vnet.Ref, p netip.Prefix, seq uint64) string {
+	return fmt.Sprintf("%s%016x", ReleasedOf(r, p), seq)
+}
+
+// ReleasedOf is the prefix of one subnet's queue of released addresses.
+func ReleasedOf(r vnet.Ref, p netip.Prefix) string { return releasedIn(r) + p.String() + "/" }
+
+func poolsOf(r vnet.Ref) string     { return "pools/" + r.String() + "/" }
+func addressesOf(r vnet.Ref) string { return "addresses/" + r.String() + "/" }
+func releasedIn(r vnet.Ref) string  { return "released/" + r.String() + "/" }
