@@ -1,0 +1,123 @@
+package ovs
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+)
+
+// A Port is one port with its one interface, which has the same name.
+type Port struct {
+	Name  string
+	Owner string // external_ids:tenet
+	// Type is the interface's: empty for a link of the host, "internal" for one that ovs-vswitchd makes, "vxlan",
+	// "geneve" … for a tunnel (Interface.type in ovs-vswitchd.conf.db(5)).
+	Type    string
+	Options map[string]string // Interface.options, for tunnels
+	// OFPortRequest is the OpenFlow port number to have, 1 to 65279; 0 leaves it to ovs-vswitchd. Without a request a
+	// port whose link went and came back gets another number.
+	OFPortRequest int
+	ExternalIDs   map[string]string // without the owner
+
+	// What ovs-vswitchd says, ignored by Plug.
+
+	OFPort    int    // -1: refused, see Error; 0: ovs-vswitchd has not got to it
+	Error     string // ovs-vswitchd's words
+	LinkState string // "up", "down" or empty
+}
+
+// Port returns a port of ours in a bridge, or ErrNotFound, or ErrNotOurs for one without OwnerKey.
+func (s *Switch) Port(ctx context.Context, bridge, name string) (Port, error) {
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	p, err := s.port(ctx, bridge, name)
+	if err != nil {
+		return Port{}, fmt.Errorf("port %s of %s: %w", name, bridge, err)
+	}
+	return p, nil
+}
+
+func (s *Switch) port(ctx context.Context, bridge, name string) (Port, error) {
+	res, err := s.transact(ctx,
+		selectName(tableBridge, bridge, "ports"),
+		selectName(tablePort, name, "_uuid", "external_ids"),
+		selectName(tableInterface, name, interfaceColumns()...))
+	if err != nil {
+		return Port{}, err
+	}
+	for _, r := range res {
+		if len(r.Rows) == 0 {
+			return Port{}, ErrNotFound
+		}
+	}
+	if !slices.Contains(portsOf(res[0].Rows[0]), uuidOf(res[1].Rows[0])) {
+		return Port{}, ErrNotFound
+	}
+	p := portOf(res[2].Rows[0])
+	if pairs(res[1].Rows[0], "external_ids")[OwnerKey] == "" {
+		return Port{}, ErrNotOurs
+	}
+	return p, nil
+}
+
+// Ports returns our ports in a bridge, sorted by name, without the bridge's own (the local port). A missing bridge is
+// ErrNotFound.
+func (s *Switch) Ports(ctx context.Context, bridge string) ([]Port, error) {
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	ports, err := s.ports(ctx, bridge)
+	if err != nil {
+		return nil, fmt.Errorf("ports of %s: %w", bridge, err)
+	}
+	return ports, nil
+}
+
+func (s *Switch) ports(ctx context.Context, bridge string) ([]Port, error) {
+	// The rows of all bridges, but only narrow columns: a condition can name a key of external_ids only with its value.
+	res, err := s.transact(ctx,
+		selectName(tableBridge, bridge, "ports"),
+		ovsdb.Operation{Op: ovsdb.OperationSelect, Table: tablePort, Columns: []string{"_uuid", "name", "external_ids"}},
+		ovsdb.Operation{Op: ovsdb.OperationSelect, Table: tableInterface, Columns: interfaceColumns()})
+	if err != nil {
+		return nil, err
+	}
+	if len(res[0].Rows) == 0 {
+		return nil, ErrNotFound
+	}
+	in := map[string]bool{}
+	for _, u := range portsOf(res[0].Rows[0]) {
+		in[u] = true
+	}
+	ours := map[string]bool{}
+	for _, row := range res[1].Rows {
+		name := text(row, "name")
+		if in[uuidOf(row)] && name != bridge && pairs(row, "external_ids")[OwnerKey] != "" {
+			ours[name] = true
+		}
+	}
+	ports := make([]Port, 0, len(ours))
+	for _, row := range res[2].Rows {
+		if ours[text(row, "name")] {
+			ports = append(ports, portOf(row))
+		}
+	}
+	slices.SortFunc(ports, func(a, b Port) int { return strings.Compare(a.Name, b.Name) })
+	return ports, nil
+}
+
+func interfaceColumns() []string {
+	return []string{"name", "type", "options", "ofport_request", "external_ids", "ofport", "error", "link_state"}
+}
+
+func portOf(row ovsdb.Row) Port {
+	p := Port{
+		Name: text(row, "name"), Type: text(row, "type"), Options: pairs(row, "options"),
+		OFPortRequest: number(row, "ofport_request"), ExternalIDs: pairs(row, "external_ids"),
+		OFPort: number(row, "ofport"), Error: text(row, "error"), LinkState: text(row, "link_state"),
+	}
+	p.Owner, _ = disowned(p.ExternalIDs)
+	return p
+}
