@@ -1,0 +1,145 @@
+package pipeline
+
+import (
+	"net/netip"
+
+	"github.com/tenet-cni/tenet/pkg/openflow"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Endpoint is an endpoint with the OpenFlow port that the switch gave it.
+type Endpoint struct {
+	vnet.Endpoint
+	Port uint32
+}
+
+// EndpointFlows are an endpoint's own: what it may send, how it is asked for, how it is reached.
+func EndpointFlows(n Network, e Endpoint) []openflow.Flow {
+	r := endpoint{
+		Owner: EndpointOwner(e.ID), n: n, port: uint64(e.Port),
+		in: openflow.InPort.Is(uint64(e.Port)), mac: e.MAC,
+	}
+	flows := []openflow.Flow{r.classify(), r.reach()}
+	for _, p := range e.Addrs {
+		if a := p.Addr(); a.Is4() {
+			flows = append(flows, r.mayUse4(a)...)
+			flows = append(flows, r.found4(a)...)
+		} else {
+			r.addrs6 = append(r.addrs6, a)
+		}
+	}
+	if len(r.addrs6) > 0 {
+		routed := r.addrs6
+		r.addrs6 = append(r.addrs6[:len(routed):len(routed)], e.MAC.LinkLocal())
+		flows = append(flows, r.mayUse6()...)
+		flows = append(flows, r.found6(routed)...)
+	}
+	return append(flows, r.refuse()...)
+}
+
+// endpoint is what the flows of one endpoint are made of.
+type endpoint struct {
+	Owner
+	n      Network
+	port   uint64
+	in     openflow.Term
+	mac    vnet.MAC
+	addrs6 []netip.Addr // the link-local address is the last
+}
+
+func (r endpoint) src() openflow.Term { return openflow.EthSrc.MAC(r.mac.HardwareAddr()) }
+
+// classify: by its port alone a packet is known to be of this tenant and network.
+func (r endpoint) classify() openflow.Flow {
+	where := uint64(r.n.TenantNumber)<<32 | uint64(r.n.VNI)
+	return r.flow(Classify, 100, openflow.Match{r.in},
+		openflow.SetField(openflow.Metadata.Is(where)),
+		openflow.SetField(openflow.Reg0.Masked(classEndpoint, classMask)),
+		openflow.GotoTable(PortSecurity))
+}
+
+// reach: frames for its MAC in its network leave by its port.
+func (r endpoint) reach() openflow.Flow {
+	return r.flow(Destination, 100, openflow.Match{r.n.inNetwork(), openflow.EthDst.MAC(r.mac.HardwareAddr())},
+		openflow.SetField(outPort.Is(r.port)), openflow.GotoTable(Output))
+}
+
+// mayUse4: it may send IPv4 from a, ask for others as a, and answer as a.
+func (r endpoint) mayUse4(a netip.Addr) []openflow.Flow {
+	arp := match(openflow.ARP, r.in, r.src())
+	own, unspecified := openflow.ARPSpa.Addr(a), openflow.ARPSpa.Addr(netip.IPv4Unspecified())
+	sha := openflow.ARPSha.MAC(r.mac.HardwareAddr())
+	request, reply := openflow.ARPOp.Is(1), openflow.ARPOp.Is(2)
+	return []openflow.Flow{
+		// An announcement or a probe for its own address: an answer would look like a conflict.
+		r.drop(PortSecurity, 120, SelfProbe, with(arp, openflow.ARPTpa.Addr(a))...),
+		r.flow(PortSecurity, 110, with(arp, request, own, sha), openflow.GotoTable(Neighbour)),
+		r.flow(PortSecurity, 110, with(arp, request, unspecified, sha), openflow.GotoTable(Neighbour)), // RFC 5227 probe
+		r.flow(PortSecurity, 110, with(arp, reply, own, sha), openflow.GotoTable(Destination)),
+		r.flow(PortSecurity, 100, match(openflow.IP, r.in, r.src(), openflow.IPv4Src.Addr(a)), openflow.GotoTable(Route)),
+	}
+}
+
+// mayUse6: the same for its IPv6 addresses. An option that is absent reads as zeros.
+func (r endpoint) mayUse6() []openflow.Flow {
+	icmp := match(openflow.ICMPv6, r.in, r.src(), openflow.ICMPv6Code.Is(0))
+	solicit, advert := openflow.ICMPv6Type.Is(135), openflow.ICMPv6Type.Is(136)
+	lladdrs := []vnet.MAC{r.mac, {}}
+	var flows []openflow.Flow
+	for _, src := range r.addrs6 {
+		from := openflow.IPv6Src.Addr(src)
+		flows = append(flows,
+			// Duplicate address detection: silence means that the address is free, and it is.
+			r.drop(PortSecurity, 120, SelfProbe, with(icmp, solicit, openflow.IPv6Src.Addr(netip.IPv6Unspecified()), openflow.NDTarget.Addr(src))...),
+			r.flow(PortSecurity, 100, match(openflow.IPv6, r.in, r.src(), from), openflow.GotoTable(Route)))
+		for _, lladdr := range lladdrs {
+			flows = append(flows, r.flow(PortSecurity, 115, with(icmp, solicit, from, openflow.NDSLL.MAC(lladdr.HardwareAddr())), openflow.GotoTable(Neighbour)))
+			for _, target := range r.addrs6 {
+				flows = append(flows, r.flow(PortSecurity, 115, with(icmp, advert, from, openflow.NDTarget.Addr(target), openflow.NDTLL.MAC(lladdr.HardwareAddr())),
+					openflow.GotoTable(Destination)))
+			}
+		}
+	}
+	return flows
+}
+
+// refuse: whatever else comes from its port is counted by what it tried.
+func (r endpoint) refuse() []openflow.Flow {
+	mine := openflow.Match{r.in, r.src()}
+	return []openflow.Flow{
+		r.drop(PortSecurity, 50, ForgedARP, with(mine, openflow.ARP)...),
+		r.drop(PortSecurity, 50, SpoofedIPv4, with(mine, openflow.IP)...),
+		r.drop(PortSecurity, 50, SpoofedIPv6, with(mine, openflow.IPv6)...),
+		r.drop(PortSecurity, 40, OtherProtocol, mine...),
+		r.drop(PortSecurity, 30, SpoofedMAC, r.in),
+	}
+}
+
+// found4: a question for a goes to its owner alone, and so does what the router has for a.
+func (r endpoint) found4(a netip.Addr) []openflow.Flow {
+	return []openflow.Flow{
+		r.flow(Neighbour, 100, match(openflow.ARP, r.n.inNetwork(), openflow.ARPOp.Is(1), openflow.ARPTpa.Addr(a)),
+			r.toOwner(), openflow.GotoTable(Destination)),
+		r.flow(NextHop, 100, match(openflow.IP, r.n.inNetwork(), openflow.IPv4Dst.Addr(a)),
+			r.toOwner(), openflow.GotoTable(RouterSource)),
+	}
+}
+
+// found6: the same for IPv6; the link-local address is asked for but never routed to.
+func (r endpoint) found6(routed []netip.Addr) []openflow.Flow {
+	var flows []openflow.Flow
+	for _, a := range r.addrs6 {
+		flows = append(flows, r.flow(Neighbour, 100,
+			match(openflow.ICMPv6, r.n.inNetwork(), openflow.ICMPv6Type.Is(135), openflow.ICMPv6Code.Is(0), openflow.NDTarget.Addr(a)),
+			r.toOwner(), openflow.GotoTable(Destination)))
+	}
+	for _, a := range routed {
+		flows = append(flows, r.flow(NextHop, 100, match(openflow.IPv6, r.n.inNetwork(), openflow.IPv6Dst.Addr(a)),
+			r.toOwner(), openflow.GotoTable(RouterSource)))
+	}
+	return flows
+}
+
+func (r endpoint) toOwner() openflow.Action {
+	return openflow.SetField(openflow.EthDst.MAC(r.mac.HardwareAddr()))
+}

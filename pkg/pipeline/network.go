@@ -1,0 +1,115 @@
+package pipeline
+
+import (
+	"net/netip"
+
+	"github.com/tenet-cni/tenet/pkg/openflow"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Network is a network with its tenant's number.
+type Network struct {
+	vnet.Network
+	TenantNumber uint32
+}
+
+// NetworkFlows are what a network needs as soon as one endpoint of it lives here: its gateway
+// and the way to it from the tenant's other networks.
+func NetworkFlows(n Network) []openflow.Flow {
+	var flows []openflow.Flow
+	for _, s := range n.Subnets {
+		flows = append(flows, n.route(s.Prefix))
+		switch g := s.Gateway; {
+		case g.Is4():
+			flows = append(flows, n.gateway4(g)...)
+		case g.Is6():
+			flows = append(flows, n.gateway6(g)...)
+		}
+	}
+	return flows
+}
+
+// route leads packets for the prefix, sent to the router from anywhere in the tenant, into this network.
+func (n Network) route(p netip.Prefix) openflow.Flow {
+	family, dst := openflow.IP, openflow.IPv4Dst
+	if p.Addr().Is6() {
+		family, dst = openflow.IPv6, openflow.IPv6Dst
+	}
+	return NetworkOwner(n.Ref()).flow(Route, 100, match(family, n.inTenant(), routerDst, dst.Prefix(p)),
+		openflow.SetField(n.inNetwork()), openflow.GotoTable(NextHop))
+}
+
+// gateway4 answers ARP for the gateway, and ping.
+func (n Network) gateway4(g netip.Addr) []openflow.Flow {
+	o := NetworkOwner(n.Ref())
+	return []openflow.Flow{
+		o.flow(Neighbour, 100, match(openflow.ARP, n.inNetwork(), openflow.ARPOp.Is(1), openflow.ARPTpa.Addr(g)),
+			openflow.Move(openflow.EthSrc, openflow.EthDst),
+			openflow.SetField(routerSource),
+			openflow.SetField(openflow.ARPOp.Is(2)),
+			openflow.Move(openflow.ARPSha, openflow.ARPTha),
+			openflow.SetField(openflow.ARPSha.MAC(vnet.RouterMAC.HardwareAddr())),
+			openflow.Move(openflow.ARPSpa, openflow.ARPTpa),
+			openflow.SetField(openflow.ARPSpa.Addr(g)),
+			openflow.InPortAction()),
+		o.flow(Route, 130, match(openflow.ICMP, n.inTenant(), routerDst, openflow.ICMPType.Is(8), openflow.ICMPCode.Is(0), openflow.IPv4Dst.Addr(g)),
+			openflow.Move(openflow.EthSrc, openflow.EthDst),
+			openflow.SetField(routerSource),
+			openflow.Move(openflow.IPv4Src, openflow.IPv4Dst),
+			openflow.SetField(openflow.IPv4Src.Addr(g)),
+			openflow.SetField(openflow.ICMPType.Is(0)),
+			openflow.SetField(openflow.IPTTL.Is(64)),
+			openflow.InPortAction()),
+	}
+}
+
+// gateway6 does the same for IPv6, with fields that every datapath can write: the kernel's
+// cannot make an answer of a question (nd_reserved, nd_options_type). So a question for the
+// gateway becomes a question *from* the gateway to the asker, whose kernel learns the router's
+// MAC from it; and the asker's answer, turned round as well, tells it that the gateway lives.
+func (n Network) gateway6(g netip.Addr) []openflow.Flow {
+	o := NetworkOwner(n.Ref())
+	router := vnet.RouterMAC.HardwareAddr()
+	back := []openflow.Action{
+		openflow.Move(openflow.EthSrc, openflow.EthDst),
+		openflow.SetField(routerSource),
+	}
+	return []openflow.Flow{
+		o.flow(Neighbour, 100, match(openflow.ICMPv6, n.inNetwork(), openflow.ICMPv6Type.Is(135), openflow.ICMPv6Code.Is(0), openflow.NDTarget.Addr(g)),
+			append(back[:2:2],
+				openflow.Move(openflow.IPv6Src, openflow.NDTarget),
+				openflow.Move(openflow.IPv6Src, openflow.IPv6Dst),
+				openflow.SetField(openflow.IPv6Src.Addr(g)),
+				openflow.SetField(openflow.NDSLL.MAC(router)),
+				openflow.InPortAction())...),
+		o.flow(Destination, 210, match(openflow.ICMPv6, n.inNetwork(), routerDst, openflow.ICMPv6Type.Is(136), openflow.ICMPv6Code.Is(0), openflow.IPv6Dst.Addr(g)),
+			append(back[:2:2],
+				openflow.Move(openflow.IPv6Src, openflow.IPv6Dst),
+				openflow.SetField(openflow.IPv6Src.Addr(g)),
+				openflow.SetField(openflow.NDTarget.Addr(g)),
+				openflow.SetField(openflow.NDTLL.MAC(router)),
+				openflow.InPortAction())...),
+		o.flow(Route, 130, match(openflow.ICMPv6, n.inTenant(), routerDst, openflow.ICMPv6Type.Is(128), openflow.ICMPv6Code.Is(0), openflow.IPv6Dst.Addr(g)),
+			append(back[:2:2],
+				openflow.Move(openflow.IPv6Src, openflow.IPv6Dst),
+				openflow.SetField(openflow.IPv6Src.Addr(g)),
+				openflow.SetField(openflow.ICMPv6Type.Is(129)),
+				openflow.SetField(openflow.IPTTL.Is(64)),
+				openflow.InPortAction())...),
+	}
+}
+
+// FloodFlows carry broadcast and multicast to the members of a network that asks for it. They
+// depend on all its endpoints here, and are rendered anew when one comes or goes.
+func FloodFlows(n Network, ports []uint32) []openflow.Flow {
+	if !n.Multicast || len(ports) == 0 {
+		return nil
+	}
+	var actions []openflow.Action
+	for _, port := range ports { // the switch never sends a packet back out of its own port
+		actions = append(actions, openflow.Output(port))
+	}
+	return []openflow.Flow{FloodOwner(n.Ref()).flow(Flood, 100, openflow.Match{n.inNetwork()}, actions...)}
+}
+
+var routerDst = openflow.EthDst.MAC(vnet.RouterMAC.HardwareAddr())
