@@ -1,0 +1,339 @@
+// Package cni is the edge towards container runtimes: it parses network configurations and
+// CNI_ARGS, runs the verbs, builds results, calls foreign IPAM plugins, and turns kinds of
+// errors into CNI's codes. Nothing behind it knows CNI.
+package cni
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// OurIPAM is the IPAM type that is served in the same process.
+const OurIPAM = "tenet-ipam"
+
+// MaxConf is the largest network configuration read, in bytes.
+const MaxConf = 1 << 20
+
+// Versions are the CNI versions spoken.
+var Versions = version.PluginSupports("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+
+// NetConf is a network configuration of type tenet, or the ipam section of one of another type.
+type NetConf struct {
+	types.PluginConf `json:"-"`
+
+	Tenant     vnet.TenantName  `json:"tenant"`
+	Network    vnet.NetworkName `json:"network"`
+	TenantFrom string           `json:"tenantFrom"` // "namespace": K8S_POD_NAMESPACE
+	Subnets    []vnet.Subnet    `json:"subnets"`
+	VNI        *vnet.VNI        `json:"vni"`
+	Gateway    vnet.Gateway     `json:"gateway"`
+	MTU        *int             `json:"mtu"`
+	Bridge     string           `json:"bridge"`
+	OVSRunDir  string           `json:"ovsRunDir"`
+	DataDir    string           `json:"dataDir"`
+	Datapath   string           `json:"datapath"`
+	Config     string           `json:"config"`
+
+	Runtime Runtime `json:"-"`
+	Args    Args    `json:"-"`
+	Raw     []byte  `json:"-"` // the whole configuration, as it came
+}
+
+// Runtime is what a runtime adds for the capabilities that the configuration declares.
+type Runtime struct {
+	IPs []string `json:"ips"`
+	MAC string   `json:"mac"`
+	// PortMappings and Bandwidth are not offered: a configuration that declares them is refused
+	// rather than left without.
+	PortMappings json.RawMessage `json:"portMappings"`
+	Bandwidth    json.RawMessage `json:"bandwidth"`
+}
+
+// Keys that are CNI's or the runtime's. Keys with a dot or slash ("cni.dev/…") are always somebody's extension.
+var foreignKeys = []string{
+	"cniVersion", "name", "type", "args", "capabilities", "dns", "ipMasq", "prevResult", "runtimeConfig",
+	"disableCheck", "disableGC", "loadOnlyInlinedPlugins",
+}
+
+// Keys of the two plugins.
+var (
+	tenetKeys = []string{
+		"tenant", "network", "tenantFrom", "subnets", "vni", "gateway", "mtu", "bridge", "ovsRunDir", "dataDir", "datapath", "config", "ipam",
+	}
+	ipamKeys = []string{"type", "tenant", "network", "tenantFrom", "subnets", "dataDir", "config"}
+)
+
+// ParseTenet parses the configuration of the tenet plugin together with CNI_ARGS.
+func ParseTenet(stdin []byte, args string) (*NetConf, error) {
+	c, keys, err := parse(stdin, args)
+	if err != nil {
+		return nil, err
+	}
+	if err := knownKeys(keys, tenetKeys, foreignKeys); err != nil {
+		return nil, err
+	}
+	if err := decode("network configuration", stdin, c); err != nil {
+		return nil, err
+	}
+	if raw, ok := keys["ipam"]; ok && (c.IPAM.Type == "" || c.IPAM.Type == OurIPAM) {
+		section, err := keysOf("ipam", raw)
+		if err != nil {
+			return nil, err
+		}
+		if err := knownKeys(section, []string{"type"}, nil); err != nil {
+			return nil, vnet.WithHint(fmt.Errorf("ipam: %w", err), "for the tenet plugin, tenant, network and subnets stand beside ipam, not in it")
+		}
+	}
+	if c.IPAM.Type == "" {
+		c.IPAM.Type = OurIPAM
+	}
+	return c, c.check()
+}
+
+// ParseIPAM parses the configuration that tenet-ipam gets from another main plugin.
+func ParseIPAM(stdin []byte, args string) (*NetConf, error) {
+	c, keys, err := parse(stdin, args)
+	if err != nil {
+		return nil, err
+	}
+	raw, ok := keys["ipam"]
+	if !ok {
+		return nil, vnet.Invalidf("network configuration has no ipam section")
+	}
+	section, err := keysOf("ipam", raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := knownKeys(section, ipamKeys, nil); err != nil {
+		return nil, fmt.Errorf("ipam: %w", err)
+	}
+	if err := decode("ipam", raw, c); err != nil {
+		return nil, err
+	}
+	return c, c.check()
+}
+
+// parse reads what every configuration has.
+func parse(stdin []byte, args string) (*NetConf, map[string]json.RawMessage, error) {
+	switch {
+	case len(bytes.TrimSpace(stdin)) == 0:
+		return nil, nil, vnet.Invalidf("network configuration is empty: it is read from standard input")
+	case len(stdin) > MaxConf:
+		return nil, nil, vnet.Invalidf("network configuration has %d bytes: more than %d", len(stdin), MaxConf)
+	}
+	keys, err := keysOf("network configuration", stdin)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := &NetConf{Raw: stdin}
+	if err := decode("network configuration", stdin, &c.PluginConf); err != nil {
+		return nil, nil, err
+	}
+	if err := version.ParsePrevResult(&c.PluginConf); err != nil {
+		return nil, nil, vnet.Invalidf("prevResult: %v", err)
+	}
+	if raw, ok := keys["runtimeConfig"]; ok {
+		if err := decode("runtimeConfig", raw, &c.Runtime); err != nil {
+			return nil, nil, err
+		}
+	}
+	if len(keys["ipMasq"]) > 0 && string(keys["ipMasq"]) != "false" {
+		return nil, nil, vnet.Invalidf("ipMasq is not offered: nothing leaves a tenant")
+	}
+	c.Args, err = parseArgs(args)
+	return c, keys, err
+}
+
+// check validates what does not depend on the store, and fills in the tenant.
+func (c *NetConf) check() error {
+	for _, offered := range []struct {
+		key string
+		raw json.RawMessage
+	}{{"portMappings", c.Runtime.PortMappings}, {"bandwidth", c.Runtime.Bandwidth}} {
+		if len(offered.raw) > 0 && !slices.Contains([]string{"null", "[]", "{}"}, string(offered.raw)) {
+			return vnet.WithHint(vnet.Invalidf("capability %s is not available in this version", offered.key), "remove it from the configuration's capabilities")
+		}
+	}
+	switch {
+	case c.TenantFrom != "" && c.TenantFrom != "namespace":
+		return vnet.Invalidf("tenantFrom %q: must be \"namespace\"", c.TenantFrom)
+	case c.TenantFrom != "" && c.Tenant != "":
+		return vnet.Invalidf("tenant and tenantFrom cannot both be given")
+	case c.Datapath != "" && c.Datapath != "system" && c.Datapath != "netdev":
+		return vnet.Invalidf("datapath %q: must be system or netdev", c.Datapath)
+	case c.VNI != nil && c.VNI.Validate() != nil:
+		return c.VNI.Validate()
+	case c.MTU != nil && *c.MTU <= 0:
+		return vnet.Invalidf("mtu %d: must be positive; leave it out for the underlay's less the tunnel header", *c.MTU)
+	case len(c.Subnets) == 0 && (c.VNI != nil || c.MTU != nil || c.Gateway != ""):
+		return vnet.Invalidf("vni, gateway and mtu declare a network, and need subnets beside them")
+	}
+	return nil
+}
+
+// Ref returns the network that the configuration names. vnet.ErrInvalid if the tenant or the
+// network is missing; with tenantFrom the runtime must have told the namespace.
+func (c *NetConf) Ref() (vnet.Ref, error) {
+	r := vnet.Ref{Tenant: c.Tenant, Network: c.Network}
+	if c.TenantFrom == "namespace" {
+		r.Tenant = vnet.TenantName(c.Args.K8S_POD_NAMESPACE)
+		if r.Tenant == "" {
+			return r, vnet.WithHint(vnet.Invalidf("tenantFrom is \"namespace\", but CNI_ARGS has no K8S_POD_NAMESPACE"), "the kubelet and CRI runtimes pass it; elsewhere give \"tenant\"")
+		}
+	}
+	if err := r.Tenant.Validate(); err != nil {
+		return r, err
+	}
+	return r, r.Network.Validate()
+}
+
+// Declaration returns the network as the configuration declares it; false if it only names it.
+func (c *NetConf) Declaration() (vnet.Network, bool, error) {
+	r, err := c.Ref()
+	n := vnet.Network{Tenant: r.Tenant, Name: r.Network, Subnets: c.Subnets, Gateway: c.Gateway}
+	if err != nil || len(c.Subnets) == 0 {
+		return n, false, err
+	}
+	if c.VNI != nil {
+		n.VNI = *c.VNI
+	}
+	if c.MTU != nil {
+		n.MTU = *c.MTU
+	}
+	n, err = n.Normal()
+	return n, true, err
+}
+
+// NodeConfig returns the node's configuration with the netconf's own keys over it.
+func (c *NetConf) NodeConfig() (node.Config, error) {
+	base, err := node.LoadConfig(c.Config)
+	if err != nil {
+		return base, err
+	}
+	return base.Override(node.Config{Bridge: c.Bridge, OVSRunDir: c.OVSRunDir, DataDir: c.DataDir, Datapath: c.Datapath})
+}
+
+// Addresses returns the addresses that were asked for by capability or CNI_ARGS, without duplicates.
+func (c *NetConf) Addresses() ([]netip.Addr, error) {
+	asked := slices.Clone(c.Runtime.IPs)
+	if c.Args.IP != "" {
+		asked = append(asked, strings.Split(string(c.Args.IP), ",")...)
+	}
+	var addrs []netip.Addr
+	for _, text := range asked {
+		a, err := netip.ParseAddr(text)
+		if err != nil { // the ips capability may carry a prefix length; the subnet's is the one that counts
+			p, perr := netip.ParsePrefix(text)
+			if perr != nil {
+				return nil, vnet.Invalidf("address %q: neither an IPv4 nor an IPv6 address", text)
+			}
+			a = p.Addr()
+		}
+		if a = a.Unmap(); a.Zone() != "" {
+			return nil, vnet.Invalidf("address %q: a zone makes no sense here", text)
+		}
+		if !slices.Contains(addrs, a) {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs, nil
+}
+
+// MAC returns the address that was asked for by capability or CNI_ARGS, zero if none was.
+func (c *NetConf) MAC() (vnet.MAC, error) {
+	text := c.Runtime.MAC
+	if c.Args.MAC != "" {
+		if text != "" && !strings.EqualFold(text, string(c.Args.MAC)) {
+			return vnet.MAC{}, vnet.Invalidf("MAC %s is asked by capability, %s by CNI_ARGS", text, c.Args.MAC)
+		}
+		text = string(c.Args.MAC)
+	}
+	if text == "" {
+		return vnet.MAC{}, nil
+	}
+	return vnet.ParseMAC(text)
+}
+
+// Fingerprint is a hash of everything in the configuration that shapes an endpoint: a second
+// ADD with the same one asks for the same thing.
+func (c *NetConf) Fingerprint() string {
+	shape := struct {
+		Name, Tenant, Network, TenantFrom, Namespace string
+		Subnets                                      []vnet.Subnet
+		VNI                                          *vnet.VNI
+		Gateway                                      vnet.Gateway
+		MTU                                          *int
+		IPs                                          []string
+		MAC, IP, ArgsMAC, IPAM                       string
+	}{
+		c.Name, string(c.Tenant), string(c.Network), c.TenantFrom, string(c.Args.K8S_POD_NAMESPACE),
+		c.Subnets, c.VNI, c.Gateway, c.MTU, c.Runtime.IPs, c.Runtime.MAC, string(c.Args.IP), string(c.Args.MAC), c.IPAM.Type,
+	}
+	text, _ := json.Marshal(shape) // nothing in it can fail to marshal
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8])
+}
+
+func keysOf(what string, raw []byte) (map[string]json.RawMessage, error) {
+	var keys map[string]json.RawMessage
+	return keys, decode(what, raw, &keys)
+}
+
+// knownKeys returns an error that names the first key that is neither in ours nor in foreign.
+func knownKeys(keys map[string]json.RawMessage, ours, foreign []string) error {
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if slices.Contains(ours, key) || slices.Contains(foreign, key) || strings.ContainsAny(key, "./") {
+			continue
+		}
+		return vnet.WithHint(vnet.Invalidf("unknown key %q", key), "the keys are %s", strings.Join(ours, ", "))
+	}
+	return nil
+}
+
+// errUndecodable marks input that is not even JSON.
+var errUndecodable = errors.New("not JSON")
+
+func decode(what string, raw []byte, into any) error {
+	err := json.Unmarshal(raw, into)
+	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return vnet.Invalidf("%s: key %q is a %s, want %s", what, t.Field, t.Value, t.Type)
+	}
+	if s, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Errorf("%s: %w: %s at byte %d: %w", what, errUndecodable, s.Error(), s.Offset, vnet.ErrInvalid)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, asInvalid(err))
+	}
+	return nil
+}
+
+// asInvalid gives an error without a kind the kind ErrInvalid.
+func asInvalid(err error) error {
+	if errors.Is(err, vnet.ErrInvalid) {
+		return err
+	}
+	return vnet.Invalidf("%v", err)
+}
+
+// Attachments returns those that the runtime lists as valid, for GC.
+func (c *NetConf) Attachments() []vnet.Attachment {
+	var valid []vnet.Attachment
+	for _, a := range c.ValidAttachments {
+		valid = append(valid, vnet.Attachment{Container: a.ContainerID, IfName: a.IfName})
+	}
+	return valid
+}

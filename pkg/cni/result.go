@@ -1,0 +1,64 @@
+package cni
+
+import (
+	"net"
+	"net/netip"
+
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/veth"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Result says what stands for the endpoint: the link on the host and the interface in the
+// container, addresses and routes. A plugin that ran before keeps its part of the result, in front.
+func (r *Request) Result(network vnet.Network, e vnet.Endpoint) (types.Result, error) {
+	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, DNS: r.DNS}
+	if r.PrevResult != nil {
+		earlier, err := current.NewResultFromResult(r.PrevResult)
+		if err != nil {
+			return nil, vnet.Invalidf("prevResult: %v", err)
+		}
+		result.Interfaces, result.IPs, result.Routes = earlier.Interfaces, earlier.IPs, earlier.Routes
+		if r.DNS.IsEmpty() {
+			result.DNS = earlier.DNS
+		}
+	}
+	container := len(result.Interfaces) + 1
+	result.Interfaces = append(result.Interfaces,
+		&current.Interface{Name: e.ID.Port(), Mac: veth.HostMAC(e.ID.Port()).String(), Mtu: e.MTU},
+		&current.Interface{Name: e.IfName, Mac: e.MAC.String(), Mtu: e.MTU, Sandbox: e.NetNS})
+	result.IPs = append(result.IPs, ips(network, e, &container)...)
+	for _, route := range node.Routes(network, e) {
+		result.Routes = append(result.Routes, &types.Route{Dst: ipNet(route.Dst), GW: route.Via.AsSlice()})
+	}
+	return result, nil
+}
+
+// IPAMResult is the result of an IPAM plugin: addresses and routes, no interfaces.
+func IPAMResult(network vnet.Network, addrs []netip.Prefix) types.Result {
+	e := vnet.Endpoint{Addrs: addrs}
+	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, IPs: ips(network, e, nil)}
+	for _, route := range node.Routes(network, e) {
+		result.Routes = append(result.Routes, &types.Route{Dst: ipNet(route.Dst), GW: route.Via.AsSlice()})
+	}
+	return result
+}
+
+func ips(network vnet.Network, e vnet.Endpoint, container *int) []*current.IPConfig {
+	var list []*current.IPConfig
+	for _, p := range e.Addrs {
+		ip := &current.IPConfig{Interface: container, Address: ipNet(p)}
+		if s, ok := network.SubnetOf(p.Addr()); ok && s.Gateway.IsValid() {
+			ip.Gateway = s.Gateway.AsSlice()
+		}
+		list = append(list, ip)
+	}
+	return list
+}
+
+func ipNet(p netip.Prefix) net.IPNet {
+	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

@@ -1,0 +1,323 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/tenet-cni/tenet/pkg/ipam"
+	"github.com/tenet-cni/tenet/pkg/openflow"
+	"github.com/tenet-cni/tenet/pkg/ovs"
+	"github.com/tenet-cni/tenet/pkg/pipeline"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/veth"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Want is what an ADD asks for.
+type Want struct {
+	vnet.Attachment
+	CNINetwork string
+	Conf       string // fingerprint of the configuration
+	NetNS      string
+	Network    vnet.Network // to declare if Declare, else only its name counts
+	Declare    bool
+	Addrs      []netip.Addr
+	MAC        vnet.MAC       // zero: derived from the address
+	Delegate   *vnet.Delegate // the foreign IPAM plugin that will give the addresses, nil: ours
+}
+
+// CheckPlace looks whether a cable can be laid to w: that CNI_NETNS is a network namespace, not
+// the node's own. Nothing is changed.
+func (w Want) CheckPlace() error { return kind(veth.CheckNetNS(w.NetNS)) }
+
+// Record writes the endpoint with its addresses, in one transaction, and declares its network
+// if it is asked to. The endpoint's attachment must be locked.
+//
+// stands is true if the same endpoint was recorded before by an ADD that finished; then nothing
+// is written. What an ADD or DEL that was cut short, or an earlier boot, has left of it is removed first.
+func (n *Node) Record(ctx context.Context, w Want) (e vnet.Endpoint, stands bool, err error) { //nolint:nonamedreturns // they tell the two results apart
+	host, err := here()
+	if err != nil {
+		return e, false, err
+	}
+	old, err := n.Endpoint(ctx, w.ID())
+	switch {
+	case err == nil && old.Attachment != w.Attachment:
+		return e, false, vnet.Existsf("%s has the same endpoint id as %s", w.Attachment, describe(old))
+	case err == nil && old.State == vnet.Ready && sameBoot(old, host):
+		if old.Conf != w.Conf || old.NetNS != w.NetNS {
+			return e, false, vnet.WithHint(vnet.Existsf("%s is attached already, with another configuration or namespace", describe(old)), "DEL it first")
+		}
+		return old, true, nil
+	case err == nil:
+		if err := n.remove(ctx, old); err != nil {
+			return e, false, fmt.Errorf("remove what is left of %s: %w", describe(old), err)
+		}
+	case !errors.Is(err, vnet.ErrNotFound):
+		return e, false, err
+	}
+	limit, err := n.MTU(ctx)
+	if err != nil {
+		return e, false, err
+	}
+	err = n.Store.Update(ctx, func(tx store.Tx) error {
+		net := w.Network
+		if w.Declare {
+			if err := net.CheckMTU(limit); err != nil {
+				return err
+			}
+			if net, err = store.DeclareNetwork(tx, net); err != nil {
+				return err
+			}
+		} else if net, err = store.Network(tx, net.Ref()); err != nil {
+			return vnet.WithHint(err, "declare it in the configuration (\"subnets\"), or beforehand: tenetctl network add %s --subnet PREFIX", w.Network.Ref())
+		}
+		e = vnet.Endpoint{
+			Attachment: w.Attachment, ID: w.ID(), Tenant: net.Tenant, Network: net.Name, State: vnet.Pending,
+			CNINetwork: w.CNINetwork, Conf: w.Conf, NetNS: w.NetNS, Bridge: n.Bridge, MAC: w.MAC, MTU: net.MTU, Boot: host, Delegate: w.Delegate,
+		}
+		if net.MTU == 0 {
+			net.MTU, e.MTU = limit, limit
+		}
+		if err := net.CheckMTU(limit); err != nil {
+			return err
+		}
+		if w.Delegate == nil {
+			if err := address(tx, net, &e, w.Addrs); err != nil {
+				return err
+			}
+		}
+		return store.PutEndpoint(tx, &e)
+	})
+	return e, false, err
+}
+
+// Adopt records the addresses that a foreign IPAM plugin gave the endpoint. vnet.ErrExists if
+// another endpoint of the network has one of them: two IPAM plugins may not know of each other.
+func (n *Node) Adopt(ctx context.Context, e *vnet.Endpoint, addrs []netip.Addr) error {
+	return n.Store.Update(ctx, func(tx store.Tx) error {
+		net, err := store.Network(tx, e.Ref())
+		if err != nil {
+			return err
+		}
+		if err := address(tx, net, e, addrs); err != nil {
+			return err
+		}
+		return store.PutEndpoint(tx, e)
+	})
+}
+
+// address takes the endpoint's addresses from the pools, and gives it a MAC if it has none.
+func address(tx store.Tx, net vnet.Network, e *vnet.Endpoint, asked []netip.Addr) error {
+	prefixes, err := ipam.Allocate(tx, ipam.Request{
+		Network: net, Owner: e.ID, Holder: e.Attachment, CNINetwork: e.CNINetwork, Addrs: asked, Foreign: e.Delegate != nil,
+	})
+	if err != nil {
+		return err
+	}
+	e.Addrs = prefixes
+	if e.MAC == (vnet.MAC{}) {
+		var addrs []netip.Addr
+		for _, p := range prefixes {
+			addrs = append(addrs, p.Addr())
+		}
+		e.MAC = vnet.MACFor(addrs)
+		if store.MACTaken(tx, e.Ref(), e.MAC) { // somebody asked for just this one
+			e.MAC = vnet.MACOf(e.ID)
+		}
+	}
+	return nil
+}
+
+// Endpoint returns the endpoint of that id, vnet.ErrNotFound if there is none.
+func (n *Node) Endpoint(ctx context.Context, id vnet.EndpointID) (vnet.Endpoint, error) {
+	var e vnet.Endpoint
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		var err error
+		e, err = store.Endpoint(tx, id)
+		return err
+	})
+	return e, err
+}
+
+// Network returns the network of that name as it stands, vnet.ErrNotFound if it does not.
+func (n *Node) Network(ctx context.Context, r vnet.Ref) (vnet.Network, error) {
+	net, err := n.network(ctx, r)
+	return net.Network, err
+}
+
+func (n *Node) network(ctx context.Context, r vnet.Ref) (pipeline.Network, error) {
+	var net pipeline.Network
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		var err error
+		net, err = network(tx, r)
+		return err
+	})
+	return net, err
+}
+
+// cable describes the endpoint's cable.
+func (n *Node) cable(net vnet.Network, e vnet.Endpoint) veth.Cable {
+	c := veth.Cable{
+		Host: e.ID.Port(), Container: e.IfName, NetNS: e.NetNS, MAC: e.MAC.HardwareAddr(), MTU: e.MTU,
+		Addrs: e.Addrs, Userspace: n.bridge.Datapath == "netdev", Alias: linkAlias + string(e.ID),
+	}
+	for _, r := range Routes(net, e) {
+		c.Routes = append(c.Routes, veth.Route{Dst: r.Dst, Via: r.Via})
+	}
+	return c
+}
+
+// linkAlias begins the alias of every link of ours.
+const linkAlias = "tenet endpoint "
+
+// Route is a route of an endpoint.
+type Route struct {
+	Dst netip.Prefix
+	Via netip.Addr
+}
+
+// Routes are the default routes by the gateways of the endpoint's subnets, one for each family.
+func Routes(net vnet.Network, e vnet.Endpoint) []Route {
+	var routes []Route
+	for _, p := range e.Addrs {
+		s, ok := net.SubnetOf(p.Addr())
+		if !ok || !s.Gateway.IsValid() {
+			continue
+		}
+		r := Route{netip.PrefixFrom(netip.IPv4Unspecified(), 0), s.Gateway}
+		if s.Gateway.Is6() {
+			r.Dst = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		}
+		if !slices.ContainsFunc(routes, func(o Route) bool { return o.Dst == r.Dst }) {
+			routes = append(routes, r)
+		}
+	}
+	return routes
+}
+
+// Lay makes the endpoint's cable: a veth pair with its peer in the container's namespace.
+func (n *Node) Lay(ctx context.Context, e vnet.Endpoint) error {
+	net, err := n.Network(ctx, e.Ref())
+	if err != nil {
+		return err
+	}
+	_, err = veth.Lay(ctx, n.cable(net, e))
+	return kind(err)
+}
+
+// Plug puts the endpoint's port on the bridge, and returns its OpenFlow port number.
+func (n *Node) Plug(ctx context.Context, e vnet.Endpoint) (uint32, error) {
+	sw, err := n.dial(ctx)
+	if err != nil {
+		return 0, err
+	}
+	ofport, err := sw.Plug(ctx, e.Bridge, ovs.Port{
+		Name: e.ID.Port(), Owner: string(e.ID), OFPortRequest: e.OFPort,
+		ExternalIDs: map[string]string{"tenet-network": e.Ref().String(), "tenet-attachment": e.Attachment.String()},
+	})
+	return uint32(ofport), kind(err)
+}
+
+// Connect writes the endpoint's flows, with those of its network, in one bundle. On a switch
+// that has lost its flows (ovs-vswitchd was restarted and nobody has synced) it writes all.
+func (n *Node) Connect(ctx context.Context, e vnet.Endpoint, ofport uint32) error {
+	unlock, err := n.lockFlows(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	c, err := n.openflow(ctx, e.Bridge)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	stands, err := pipelineStands(ctx, c)
+	if err != nil {
+		return err
+	}
+	if !stands {
+		_, err := n.syncFlows(ctx, c, true)
+		return err
+	}
+	net, err := n.network(ctx, e.Ref())
+	if err != nil {
+		return err
+	}
+	flows := slices.Concat(pipeline.NetworkFlows(net), pipeline.EndpointFlows(net, pipeline.Endpoint{Endpoint: e, Port: ofport}))
+	if net.Multicast {
+		members, err := n.members(ctx, net, e.Bridge)
+		if err != nil {
+			return err
+		}
+		flows = append(flows, pipeline.FloodFlows(net, members)...)
+	}
+	return kind(c.Commit(ctx, adds(flows)))
+}
+
+// Confirm marks the endpoint as ready: from here on only a DEL, GC or the loss of its link ends it.
+func (n *Node) Confirm(ctx context.Context, e vnet.Endpoint) error {
+	e.State = vnet.Ready
+	return n.put(ctx, e)
+}
+
+func (n *Node) put(ctx context.Context, e vnet.Endpoint) error {
+	return n.Store.Update(ctx, func(tx store.Tx) error { return store.PutEndpoint(tx, &e) })
+}
+
+// members returns the OpenFlow ports of a network's endpoints on a bridge.
+func (n *Node) members(ctx context.Context, net pipeline.Network, bridge string) ([]uint32, error) {
+	ports, err := n.ofports(ctx, bridge)
+	if err != nil {
+		return nil, err
+	}
+	var members []uint32
+	err = n.Store.View(ctx, func(tx store.Tx) error {
+		endpoints, err := store.All[vnet.Endpoint](tx, store.EndpointsOf(net.Ref()))
+		for _, e := range endpoints {
+			if port, ok := ports[e.ID]; ok && e.Bridge == bridge && e.State != vnet.Leaving {
+				members = append(members, port)
+			}
+		}
+		return err
+	})
+	slices.Sort(members)
+	return members, err
+}
+
+// ofports returns the OpenFlow port number of each endpoint that has one on the bridge.
+func (n *Node) ofports(ctx context.Context, bridge string) (map[vnet.EndpointID]uint32, error) {
+	sw, err := n.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := sw.Ports(ctx, bridge)
+	if err != nil {
+		return nil, kind(err)
+	}
+	ports := make(map[vnet.EndpointID]uint32, len(rows))
+	for _, row := range rows {
+		if row.OFPort > 0 {
+			ports[vnet.EndpointID(row.Owner)] = uint32(row.OFPort)
+		}
+	}
+	return ports, nil
+}
+
+// pipelineStands reports whether this version of the pipeline is on the switch.
+func pipelineStands(ctx context.Context, c *openflow.Conn) (bool, error) {
+	table := uint8(pipeline.Marker)
+	flows, err := c.Flows(ctx, openflow.FlowFilter{Table: &table})
+	return slices.ContainsFunc(flows, func(f openflow.FlowStats) bool { return pipeline.IsMarker(f.Flow) }), kind(err)
+}
+
+func adds(flows []openflow.Flow) []openflow.Change {
+	changes := make([]openflow.Change, len(flows))
+	for i, f := range flows {
+		changes[i] = openflow.AddFlow(f)
+	}
+	return changes
+}

@@ -1,0 +1,146 @@
+// Package node makes this machine's switch agree with its store.
+//
+// The steps of an endpoint's life are methods of Node, in the order of attach.go: Record, Lay,
+// Plug, Connect, Confirm; Remove undoes them all, from any point. Sync makes one pass over
+// everything: it finishes what was cut short, and sends the switch what differs.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/tenet-cni/tenet/pkg/openflow"
+	"github.com/tenet-cni/tenet/pkg/ovs"
+	"github.com/tenet-cni/tenet/pkg/pipeline"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/veth"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Node is this machine: its store and its switch. Close it when done; it serves one call at a time.
+type Node struct {
+	Config
+	Store *store.Bolt
+	// Release gives back what a foreign IPAM plugin gave an endpoint (pkg/cni knows how).
+	Release func(ctx context.Context, e vnet.Endpoint) error
+
+	sw     *ovs.Switch
+	bridge ovs.Bridge
+}
+
+// Open returns the node of that configuration. Nothing is touched or dialled yet.
+func Open(c Config, release func(ctx context.Context, e vnet.Endpoint) error) *Node {
+	return &Node{Config: c, Store: store.OpenBolt(c.DataDir), Release: release}
+}
+
+// Close ends the connection to the switch's database, if there is one.
+func (n *Node) Close() {
+	if n.sw != nil {
+		n.sw.Close()
+	}
+}
+
+// Writable returns nil if the store can be written; it changes nothing.
+func (n *Node) Writable(ctx context.Context) error { return n.Store.Writable(ctx) }
+
+// dial connects to the switch's database, once.
+func (n *Node) dial(ctx context.Context) (*ovs.Switch, error) {
+	if n.sw != nil {
+		return n.sw, nil
+	}
+	sw, err := ovs.Dial(ctx, n.OVSRunDir)
+	if err != nil {
+		return nil, vnet.WithHint(kind(err), "is Open vSwitch running, and is its run directory %s?", n.OVSRunDir)
+	}
+	n.sw = sw
+	return sw, nil
+}
+
+// EnsureBridge makes the bridge if it is missing. vnet.ErrExists if it is somebody else's.
+func (n *Node) EnsureBridge(ctx context.Context) error {
+	sw, err := n.dial(ctx)
+	if err != nil {
+		return err
+	}
+	n.bridge, err = sw.EnsureBridge(ctx, ovs.BridgeSpec{Name: n.Bridge, Owner: bridgeOwner, Datapath: n.Datapath})
+	if errors.Is(err, ovs.ErrNotOurs) {
+		return vnet.WithHint(kind(err), "name another bridge in the configuration (\"bridge\"), or remove this one if nobody needs it")
+	}
+	return kind(err)
+}
+
+// bridgeOwner is the value of external_ids:tenet on the bridge's own rows.
+const bridgeOwner = "bridge"
+
+// openflow connects to the bridge's management socket.
+func (n *Node) openflow(ctx context.Context, bridge string) (*openflow.Conn, error) {
+	c, err := openflow.Dial(ctx, filepath.Join(n.OVSRunDir, bridge+".mgmt"))
+	return c, kind(err)
+}
+
+// kind gives an error of the switch or the cable its kind.
+func kind(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ovs.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
+		errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist) && !errors.Is(err, veth.ErrNetNS), errors.Is(err, ovs.ErrDevice):
+		return vnet.OfKind(vnet.ErrUnavailable, err)
+	case errors.Is(err, ovs.ErrNotFound):
+		return vnet.OfKind(vnet.ErrNotFound, err)
+	case errors.Is(err, ovs.ErrNotOurs), errors.Is(err, veth.ErrExists):
+		return vnet.OfKind(vnet.ErrExists, err)
+	case errors.Is(err, veth.ErrInvalid), errors.Is(err, veth.ErrNetNS), errors.Is(err, veth.ErrNoIPv6):
+		return vnet.OfKind(vnet.ErrInvalid, err)
+	}
+	return err
+}
+
+// network reads a network with its tenant's number.
+func network(tx store.Tx, r vnet.Ref) (pipeline.Network, error) {
+	net, err := store.Network(tx, r)
+	if err != nil {
+		return pipeline.Network{}, err
+	}
+	tenant, err := store.Tenant(tx, r.Tenant)
+	return pipeline.Network{Network: net, TenantNumber: tenant.Number}, err
+}
+
+// MTU returns the most that an endpoint's MTU may be: the underlay's less the tunnel's header.
+func (n *Node) MTU(ctx context.Context) (int, error) {
+	const tunnel4, tunnel6 = 50, 70 // Ethernet 14, IPv4 20 or IPv6 40, UDP 8, VXLAN or Geneve without options 8
+	mtu, _, err := veth.UnderlayMTU(ctx)
+	if n.VTEP.Is6() {
+		return mtu - tunnel6, err
+	}
+	return mtu - tunnel4, err
+}
+
+// here names this boot and this network namespace: links that were made elsewhere are gone, or
+// cannot be seen from here.
+func here() (string, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", err
+	}
+	ns, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSpace(string(boot)) + " " + ns, nil
+}
+
+// sameBoot reports whether an endpoint was made in this boot.
+func sameBoot(e vnet.Endpoint, here string) bool {
+	then, _, _ := strings.Cut(e.Boot, " ")
+	now, _, _ := strings.Cut(here, " ")
+	return then == now
+}
+
+func describe(e vnet.Endpoint) string { return fmt.Sprintf("%s (%s, %s)", e.ID, e.Attachment, e.Ref()) }

@@ -1,0 +1,144 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"github.com/tenet-cni/tenet/pkg/ipam"
+	"github.com/tenet-cni/tenet/pkg/openflow"
+	"github.com/tenet-cni/tenet/pkg/ovs"
+	"github.com/tenet-cni/tenet/pkg/pipeline"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/veth"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Remove undoes everything that was done for the endpoint, from wherever it stopped, and is no
+// error if that is nothing. The attachment must be locked.
+func (n *Node) Remove(ctx context.Context, id vnet.EndpointID) error {
+	e, err := n.Endpoint(ctx, id)
+	if errors.Is(err, vnet.ErrNotFound) {
+		// The record is the first thing made and the last removed. Only if the store was lost
+		// can something be left without one; the link tells.
+		exists, err := veth.Exists(ctx, id.Port())
+		if err != nil || !exists {
+			return err
+		}
+		e = vnet.Endpoint{ID: id, Bridge: n.Bridge}
+		return errors.Join(n.disconnect(ctx, e), n.unplug(ctx, e), kind(veth.Remove(ctx, id.Port())))
+	}
+	if err != nil {
+		return err
+	}
+	return n.remove(ctx, e)
+}
+
+// remove takes the steps of an ADD back in reverse. It goes on past failures; the record goes
+// only when nothing failed, so that whoever comes next knows there is something to remove.
+func (n *Node) remove(ctx context.Context, e vnet.Endpoint) error {
+	if e.State != vnet.Leaving {
+		e.State = vnet.Leaving
+		if err := n.put(ctx, e); err != nil {
+			return err
+		}
+	}
+	Cut("left")
+	var errs []error
+	try := func(step, what string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s of %s: %w", what, describe(e), err))
+		}
+		Cut(step)
+	}
+	try("disconnected", "flows", n.disconnect(ctx, e)) // before the port: its number must not outlive it in flows
+	try("unplugged", "port", n.unplug(ctx, e))
+	try("cableless", "link", kind(veth.Remove(ctx, e.ID.Port())))
+	if e.Delegate != nil && n.Release != nil {
+		try("released", "addresses", n.Release(ctx, e))
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	err := n.Store.Update(ctx, func(tx store.Tx) error {
+		if err := ipam.Release(tx, e.ID); err != nil {
+			return err
+		}
+		return store.DeleteEndpoint(tx, e)
+	})
+	Cut("forgotten")
+	return err
+}
+
+// disconnect deletes the endpoint's flows, and its network's with the last endpoint of it here.
+func (n *Node) disconnect(ctx context.Context, e vnet.Endpoint) error {
+	unlock, err := n.lockFlows(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	c, err := n.openflow(ctx, e.Bridge)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil // no bridge, or no ovs-vswitchd: flows do not outlive either
+	}
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	changes := []openflow.Change{deleteOwner(pipeline.EndpointOwner(e.ID))}
+	if e.Network != "" {
+		more, err := n.leaveNetwork(ctx, e)
+		if err != nil {
+			return err
+		}
+		changes = append(changes, more...)
+	}
+	return kind(c.Commit(ctx, changes))
+}
+
+// leaveNetwork returns what changes for the network when e goes.
+func (n *Node) leaveNetwork(ctx context.Context, e vnet.Endpoint) ([]openflow.Change, error) {
+	used := false
+	var net pipeline.Network
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		var err error
+		if net, err = network(tx, e.Ref()); err != nil {
+			return err
+		}
+		used, err = store.HasLiving(tx, e.Ref(), e.Bridge)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case !used:
+		return []openflow.Change{deleteOwner(pipeline.NetworkOwner(e.Ref())), deleteOwner(pipeline.FloodOwner(e.Ref()))}, nil
+	case !net.Multicast:
+		return nil, nil
+	}
+	members, err := n.members(ctx, net, e.Bridge)
+	if err != nil {
+		return nil, err
+	}
+	return append([]openflow.Change{deleteOwner(pipeline.FloodOwner(e.Ref()))}, adds(pipeline.FloodFlows(net, members))...), nil
+}
+
+// unplug removes the endpoint's port.
+func (n *Node) unplug(ctx context.Context, e vnet.Endpoint) error {
+	sw, err := n.dial(ctx)
+	if err != nil {
+		return err
+	}
+	err = sw.Unplug(ctx, e.Bridge, e.ID.Port())
+	if errors.Is(err, ovs.ErrNotFound) {
+		return nil
+	}
+	return kind(err)
+}
+
+// deleteOwner deletes every flow of an owner, whatever wrote it.
+func deleteOwner(o pipeline.Owner) openflow.Change {
+	return openflow.DeleteCookie(uint64(o), pipeline.OwnerMask)
+}

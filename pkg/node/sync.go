@@ -1,0 +1,321 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/tenet-cni/tenet/pkg/openflow"
+	"github.com/tenet-cni/tenet/pkg/ovs"
+	"github.com/tenet-cni/tenet/pkg/pipeline"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/veth"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Drift is how the switch and the links of this node differ from its store.
+type Drift struct {
+	// Endpoints whose record outlived them: cut short, of an earlier boot, or with their link gone.
+	Endpoints []Orphan `json:"endpoints"`
+	// Ports and links of ours that no record names.
+	Ports []string `json:"ports"`
+	Links []string `json:"links"`
+	// Unplugged are endpoints that have their link but no working port.
+	Unplugged []vnet.EndpointID `json:"unplugged"`
+	// Flows that are missing or different, and flows that nobody wants.
+	MissingFlows int `json:"missingFlows"`
+	StrayFlows   int `json:"strayFlows"`
+}
+
+// Orphan is a record to remove, and why.
+type Orphan struct {
+	ID  vnet.EndpointID `json:"id"`
+	Why string          `json:"why"`
+}
+
+// Count returns how many differences there are.
+func (d Drift) Count() int {
+	return len(d.Endpoints) + len(d.Ports) + len(d.Links) + len(d.Unplugged) + d.MissingFlows + d.StrayFlows
+}
+
+// Sync makes the switch and the links agree with the store, and returns what differed. It goes
+// on past failures and returns them joined. Endpoints that somebody works on are left alone.
+func (n *Node) Sync(ctx context.Context) (Drift, error) {
+	if err := n.EnsureBridge(ctx); err != nil {
+		return Drift{}, err
+	}
+	return n.pass(ctx, true)
+}
+
+// Diff looks for what Sync would do, and changes nothing. vnet.ErrNotFound if there is no bridge yet.
+func (n *Node) Diff(ctx context.Context) (Drift, error) { return n.pass(ctx, false) }
+
+func (n *Node) pass(ctx context.Context, apply bool) (Drift, error) {
+	seen, err := n.look(ctx)
+	if err != nil {
+		return Drift{}, err
+	}
+	d := seen.drift()
+	var errs []error
+	if apply {
+		errs = append(errs, n.repair(ctx, d))
+	}
+	unlock, err := n.lockFlows(ctx)
+	if err != nil {
+		return d, errors.Join(append(errs, err)...)
+	}
+	defer unlock()
+	c, err := n.openflow(ctx, n.Bridge)
+	if err != nil {
+		return d, errors.Join(append(errs, err)...)
+	}
+	defer c.Close()
+	flows, err := n.syncFlows(ctx, c, apply)
+	d.MissingFlows, d.StrayFlows = flows.MissingFlows, flows.StrayFlows
+	return d, errors.Join(append(errs, err)...)
+}
+
+// sight is what stands on this node, as seen at one moment.
+type sight struct {
+	here      string
+	endpoints []vnet.Endpoint
+	busy      map[vnet.EndpointID]bool
+	rows      map[string]ovs.Port
+	links     map[string]bool
+}
+
+// look reads rows and links before the records: a row or link is made after its record and
+// removed before it, so one without a record is nobody's.
+func (n *Node) look(ctx context.Context) (sight, error) {
+	s := sight{rows: map[string]ovs.Port{}, links: map[string]bool{}, busy: map[vnet.EndpointID]bool{}}
+	var err error
+	if s.here, err = here(); err != nil {
+		return s, err
+	}
+	sw, err := n.dial(ctx)
+	if err != nil {
+		return s, err
+	}
+	rows, err := sw.Ports(ctx, n.Bridge)
+	if err != nil {
+		return s, kind(err)
+	}
+	for _, row := range rows {
+		s.rows[row.Name] = row
+	}
+	links, err := veth.List(ctx, linkAlias)
+	if err != nil {
+		return s, kind(err)
+	}
+	for _, link := range links {
+		s.links[link.Name] = true
+	}
+	if s.endpoints, err = n.endpoints(ctx); err != nil {
+		return s, err
+	}
+	for _, e := range s.endpoints {
+		unlock, err := n.tryAttachment(e.ID)
+		if err != nil {
+			return s, err
+		}
+		if unlock == nil {
+			s.busy[e.ID] = true
+		} else {
+			unlock()
+		}
+	}
+	return s, nil
+}
+
+// endpoints returns all endpoints on the node's bridge.
+func (n *Node) endpoints(ctx context.Context) ([]vnet.Endpoint, error) {
+	var endpoints []vnet.Endpoint
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		all, err := store.All[vnet.Endpoint](tx, store.Endpoints)
+		endpoints = slices.DeleteFunc(all, func(e vnet.Endpoint) bool { return e.Bridge != n.Bridge })
+		return err
+	})
+	return endpoints, err
+}
+
+// drift compares what was seen.
+func (s sight) drift() Drift {
+	var d Drift
+	known := map[string]bool{}
+	for _, e := range s.endpoints {
+		port := e.ID.Port()
+		known[port] = true
+		if s.busy[e.ID] {
+			continue
+		}
+		if why := s.orphaned(e); why != "" {
+			d.Endpoints = append(d.Endpoints, Orphan{e.ID, why})
+		} else if row, ok := s.rows[port]; !ok || row.OFPort <= 0 {
+			d.Unplugged = append(d.Unplugged, e.ID)
+		}
+	}
+	for port := range s.rows {
+		if !known[port] {
+			d.Ports = append(d.Ports, port)
+		}
+	}
+	for link := range s.links {
+		if !known[link] {
+			d.Links = append(d.Links, link)
+		}
+	}
+	slices.Sort(d.Ports)
+	slices.Sort(d.Links)
+	return d
+}
+
+// orphaned says why nobody will miss the endpoint, "" if it lives.
+func (s sight) orphaned(e vnet.Endpoint) string {
+	switch {
+	case !sameBoot(e, s.here):
+		return "it is of an earlier boot"
+	case e.Boot != s.here:
+		return "" // its links cannot be seen from this namespace: leave it to who can
+	case e.State == vnet.Pending:
+		return "its ADD was cut short"
+	case e.State == vnet.Leaving:
+		return "its DEL was cut short"
+	case !s.links[e.ID.Port()]:
+		return "its link is gone, with the container's namespace"
+	}
+	return ""
+}
+
+// repair removes what nobody wants and plugs what is missing; flows come after it.
+func (n *Node) repair(ctx context.Context, d Drift) error {
+	var errs []error
+	for _, o := range d.Endpoints {
+		errs = append(errs, n.whenFree(ctx, o.ID, func(e vnet.Endpoint) error { return n.remove(ctx, e) }))
+	}
+	sw, err := n.dial(ctx)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	errs = append(errs, kind(sw.UnplugEach(ctx, n.Bridge, d.Ports)))
+	for _, link := range d.Links {
+		errs = append(errs, kind(veth.Remove(ctx, link)))
+	}
+	for _, id := range d.Unplugged {
+		errs = append(errs, n.whenFree(ctx, id, func(e vnet.Endpoint) error {
+			if e.State != vnet.Ready {
+				return nil
+			}
+			_, err := n.Plug(ctx, e)
+			return err
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// whenFree runs fn for the endpoint as it is now, unless somebody works on it or it has gone.
+func (n *Node) whenFree(ctx context.Context, id vnet.EndpointID, fn func(vnet.Endpoint) error) error {
+	unlock, err := n.tryAttachment(id)
+	if err != nil || unlock == nil {
+		return err
+	}
+	defer unlock()
+	e, err := n.Endpoint(ctx, id)
+	if errors.Is(err, vnet.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fn(e)
+}
+
+// syncFlows compares the flows that should be with those that are, and sends the difference as
+// one bundle, the marker last. The flows must be locked.
+func (n *Node) syncFlows(ctx context.Context, c *openflow.Conn, apply bool) (Drift, error) {
+	want, err := n.Render(ctx)
+	if err != nil {
+		return Drift{}, err
+	}
+	have, err := c.Flows(ctx, openflow.FlowFilter{})
+	if err != nil {
+		return Drift{}, kind(err)
+	}
+	changes, d := difference(want, have)
+	if apply && len(changes) > 0 {
+		if err := c.Commit(ctx, changes); err != nil {
+			return d, kind(fmt.Errorf("flows of %s: %w", n.Bridge, err))
+		}
+	}
+	return d, nil
+}
+
+// difference returns the changes that turn have into want. Strays go first, so that none can
+// outrank a new flow; the order of want is kept.
+func difference(want []openflow.Flow, have []openflow.FlowStats) ([]openflow.Change, Drift) {
+	stands := make(map[string]string, len(have))
+	for _, f := range have {
+		stands[f.Key()] = f.String()
+	}
+	var changes []openflow.Change
+	var d Drift
+	wanted := make(map[string]bool, len(want))
+	for _, f := range want {
+		wanted[f.Key()] = true
+	}
+	for _, f := range have {
+		if !wanted[f.Key()] {
+			changes = append(changes, openflow.DeleteFlow(f.Flow))
+			d.StrayFlows++
+		}
+	}
+	for _, f := range want {
+		if stands[f.Key()] != f.String() {
+			changes = append(changes, openflow.AddFlow(f))
+			d.MissingFlows++
+		}
+	}
+	return changes, d
+}
+
+// Render returns every flow that the bridge should have, from the store and the switch's port
+// numbers: those of endpoints that are here to stay or are just being added.
+func (n *Node) Render(ctx context.Context) ([]openflow.Flow, error) {
+	ports, err := n.ofports(ctx, n.Bridge)
+	if err != nil {
+		return nil, err
+	}
+	base := pipeline.BaseFlows()
+	marker := len(base) - 1
+	flows := slices.Clone(base[:marker])
+	err = n.Store.View(ctx, func(tx store.Tx) error {
+		endpoints, err := store.All[vnet.Endpoint](tx, store.Endpoints)
+		if err != nil {
+			return err
+		}
+		members := map[vnet.Ref][]uint32{}
+		networks := map[vnet.Ref]pipeline.Network{}
+		for _, e := range endpoints {
+			port, plugged := ports[e.ID]
+			if !plugged || e.Bridge != n.Bridge || e.State == vnet.Leaving {
+				continue
+			}
+			net, ok := networks[e.Ref()]
+			if !ok {
+				if net, err = network(tx, e.Ref()); err != nil {
+					return err
+				}
+				networks[e.Ref()] = net
+				flows = append(flows, pipeline.NetworkFlows(net)...)
+			}
+			members[e.Ref()] = append(members[e.Ref()], port)
+			flows = append(flows, pipeline.EndpointFlows(net, pipeline.Endpoint{Endpoint: e, Port: port})...)
+		}
+		for ref, net := range networks {
+			slices.Sort(members[ref])
+			flows = append(flows, pipeline.FloodFlows(net, members[ref])...)
+		}
+		return nil
+	})
+	return append(flows, base[marker]), err
+}
