@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 
 	"github.com/containernetworking/cni/pkg/invoke"
-	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -100,14 +99,30 @@ func AddressesOf(result *current.Result, net vnet.Network) ([]netip.Addr, error)
 	return addrs, nil
 }
 
-// RoutesOf returns the routes in a foreign IPAM plugin's result that are more than the default
-// route that every endpoint has.
-func RoutesOf(result *current.Result) []*types.Route {
-	var routes []*types.Route
+// RoutesOf returns the routes in a foreign IPAM plugin's result beside the default routes, which
+// every endpoint has by its network's gateways. A route without a gateway goes by ours.
+func RoutesOf(result *current.Result, net vnet.Network, addrs []netip.Addr) ([]vnet.Route, error) {
+	var routes []vnet.Route
 	for _, r := range result.Routes {
-		if ones, _ := r.Dst.Mask.Size(); ones > 0 {
-			routes = append(routes, r)
+		dst, ok := netip.AddrFromSlice(r.Dst.IP)
+		bits, _ := r.Dst.Mask.Size()
+		if !ok || dst.Zone() != "" {
+			return nil, vnet.Invalidf("ipam plugin gave the route %v", r)
 		}
+		if bits == 0 {
+			continue
+		}
+		route := vnet.Route{Dst: netip.PrefixFrom(dst.Unmap(), bits)}
+		if via, ok := netip.AddrFromSlice(r.GW); ok {
+			route.Via = via.Unmap()
+		} else {
+			for _, a := range addrs {
+				if s, ok := net.SubnetOf(a); ok && a.Is4() == route.Dst.Addr().Is4() {
+					route.Via = s.Gateway
+				}
+			}
+		}
+		routes = append(routes, route)
 	}
-	return routes
+	return routes, nil
 }

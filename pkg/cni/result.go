@@ -7,7 +7,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
-	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/veth"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -31,20 +30,22 @@ func (r *Request) Result(network vnet.Network, e vnet.Endpoint) (types.Result, e
 		&current.Interface{Name: e.ID.Port(), Mac: veth.HostMAC(e.ID.Port()).String(), Mtu: e.MTU},
 		&current.Interface{Name: e.IfName, Mac: e.MAC.String(), Mtu: e.MTU, Sandbox: e.NetNS})
 	result.IPs = append(result.IPs, ips(network, e, &container)...)
-	for _, route := range node.Routes(network, e) {
-		result.Routes = append(result.Routes, &types.Route{Dst: ipNet(route.Dst), GW: route.Via.AsSlice()})
-	}
+	result.Routes = append(result.Routes, routes(e)...)
 	return result, nil
 }
 
 // IPAMResult is the result of an IPAM plugin: addresses and routes, no interfaces.
 func IPAMResult(network vnet.Network, addrs []netip.Prefix) types.Result {
-	e := vnet.Endpoint{Addrs: addrs}
-	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, IPs: ips(network, e, nil)}
-	for _, route := range node.Routes(network, e) {
-		result.Routes = append(result.Routes, &types.Route{Dst: ipNet(route.Dst), GW: route.Via.AsSlice()})
+	e := vnet.Endpoint{Addrs: addrs, Routes: network.DefaultRoutes(addrs)}
+	return &current.Result{CNIVersion: current.ImplementedSpecVersion, IPs: ips(network, e, nil), Routes: routes(e)}
+}
+
+func routes(e vnet.Endpoint) []*types.Route {
+	var list []*types.Route
+	for _, r := range e.Routes {
+		list = append(list, &types.Route{Dst: ipNet(r.Dst), GW: r.Via.AsSlice()})
 	}
-	return result
+	return list
 }
 
 func ips(network vnet.Network, e vnet.Endpoint, container *int) []*current.IPConfig {

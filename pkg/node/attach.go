@@ -95,9 +95,9 @@ func (n *Node) Record(ctx context.Context, w Want) (e vnet.Endpoint, stands bool
 	return e, false, err
 }
 
-// Adopt records the addresses that a foreign IPAM plugin gave the endpoint. vnet.ErrExists if
+// Adopt records the addresses and further routes that a foreign IPAM plugin gave the endpoint. vnet.ErrExists if
 // another endpoint of the network has one of them: two IPAM plugins may not know of each other.
-func (n *Node) Adopt(ctx context.Context, e *vnet.Endpoint, addrs []netip.Addr) error {
+func (n *Node) Adopt(ctx context.Context, e *vnet.Endpoint, addrs []netip.Addr, routes []vnet.Route) error {
 	return n.Store.Update(ctx, func(tx store.Tx) error {
 		net, err := store.Network(tx, e.Ref())
 		if err != nil {
@@ -106,6 +106,7 @@ func (n *Node) Adopt(ctx context.Context, e *vnet.Endpoint, addrs []netip.Addr) 
 		if err := address(tx, net, e, addrs); err != nil {
 			return err
 		}
+		e.Routes = append(e.Routes, routes...)
 		return store.PutEndpoint(tx, e)
 	})
 }
@@ -118,7 +119,7 @@ func address(tx store.Tx, net vnet.Network, e *vnet.Endpoint, asked []netip.Addr
 	if err != nil {
 		return err
 	}
-	e.Addrs = prefixes
+	e.Addrs, e.Routes = prefixes, net.DefaultRoutes(prefixes)
 	if e.MAC == (vnet.MAC{}) {
 		var addrs []netip.Addr
 		for _, p := range prefixes {
@@ -160,13 +161,13 @@ func (n *Node) network(ctx context.Context, r vnet.Ref) (pipeline.Network, error
 }
 
 // cable describes the endpoint's cable.
-func (n *Node) cable(net vnet.Network, e vnet.Endpoint) veth.Cable {
+func (n *Node) cable(e vnet.Endpoint) veth.Cable {
 	c := veth.Cable{
 		Host: e.ID.Port(), Container: e.IfName, NetNS: e.NetNS, MAC: e.MAC.HardwareAddr(), MTU: e.MTU,
 		Addrs: e.Addrs, Userspace: n.bridge.Datapath == "netdev", Alias: linkAlias + string(e.ID),
 	}
-	for _, r := range Routes(net, e) {
-		c.Routes = append(c.Routes, veth.Route{Dst: r.Dst, Via: r.Via})
+	for _, r := range e.Routes {
+		c.Routes = append(c.Routes, veth.Route{Dst: r.Dst, Via: r.Via, IfFree: true})
 	}
 	return c
 }
@@ -174,39 +175,18 @@ func (n *Node) cable(net vnet.Network, e vnet.Endpoint) veth.Cable {
 // linkAlias begins the alias of every link of ours.
 const linkAlias = "tenet endpoint "
 
-// Route is a route of an endpoint.
-type Route struct {
-	Dst netip.Prefix
-	Via netip.Addr
-}
-
-// Routes are the default routes by the gateways of the endpoint's subnets, one for each family.
-func Routes(net vnet.Network, e vnet.Endpoint) []Route {
-	var routes []Route
-	for _, p := range e.Addrs {
-		s, ok := net.SubnetOf(p.Addr())
-		if !ok || !s.Gateway.IsValid() {
-			continue
-		}
-		r := Route{netip.PrefixFrom(netip.IPv4Unspecified(), 0), s.Gateway}
-		if s.Gateway.Is6() {
-			r.Dst = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-		}
-		if !slices.ContainsFunc(routes, func(o Route) bool { return o.Dst == r.Dst }) {
-			routes = append(routes, r)
-		}
-	}
-	return routes
-}
-
-// Lay makes the endpoint's cable: a veth pair with its peer in the container's namespace.
-func (n *Node) Lay(ctx context.Context, e vnet.Endpoint) error {
-	net, err := n.Network(ctx, e.Ref())
+// Lay makes the endpoint's cable: a veth pair with its peer in the container's namespace. Of
+// the endpoint's routes it keeps those that no other interface of the container had already.
+func (n *Node) Lay(ctx context.Context, e *vnet.Endpoint) error {
+	laid, err := veth.Lay(ctx, n.cable(*e))
 	if err != nil {
-		return err
+		return kind(err)
 	}
-	_, err = veth.Lay(ctx, n.cable(net, e))
-	return kind(err)
+	e.Routes = nil
+	for _, r := range laid.Routes {
+		e.Routes = append(e.Routes, vnet.Route{Dst: r.Dst, Via: r.Via})
+	}
+	return nil
 }
 
 // Plug puts the endpoint's port on the bridge, and returns its OpenFlow port number.
@@ -258,7 +238,7 @@ func (n *Node) Connect(ctx context.Context, e vnet.Endpoint, ofport uint32) erro
 	return kind(c.Commit(ctx, adds(flows)))
 }
 
-// Confirm marks the endpoint as ready: from here on only a DEL, GC or the loss of its link ends it.
+// Confirm marks the endpoint as ready, with what has become of it: from here on only a DEL, GC or the loss of its link ends it.
 func (n *Node) Confirm(ctx context.Context, e vnet.Endpoint) error {
 	e.State = vnet.Ready
 	return n.put(ctx, e)

@@ -35,7 +35,7 @@ func (n *Node) Check(ctx context.Context, e vnet.Endpoint) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	cable, err := veth.Check(ctx, n.cable(net.Network, e))
+	cable, err := veth.Check(ctx, n.cable(e))
 	if err != nil {
 		return nil, kind(err)
 	}

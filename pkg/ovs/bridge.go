@@ -34,8 +34,7 @@ type Bridge struct {
 	ExternalIDs map[string]string // without the owner
 	Applied     bool              // ovs-vswitchd has made the bridge and applied all changes up to now
 
-	uuid  string
-	ports []string // uuids of Port rows
+	uuid string
 }
 
 // EnsureBridge makes sure that a bridge of ours exists, drops what no flow admits (fail_mode=secure) and speaks
@@ -203,7 +202,7 @@ func (s *Switch) bestDatapath(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	types := texts(res[0].Rows[0], "datapath_types")
+	types := res[0].Rows[0].texts("datapath_types")
 	if len(types) > 0 && !slices.Contains(types, "system") {
 		return "netdev", nil
 	}

@@ -2,7 +2,9 @@ package ovs_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -161,6 +163,42 @@ func TestACallAfterTheDatabaseDiedIsUnavailableAndDoneIsClosed(t *testing.T) {
 	sw.StartDB()
 	if _, err := dial(t, sw).Ports(t.Context(), "br0"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAProbeOfTheServerIsAnswered(t *testing.T) {
+	dir, err := os.MkdirTemp("", "ovs") //nolint:usetesting // short enough for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	l, err := net.Listen("unix", filepath.Join(dir, "db.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	answered := make(chan map[string]any, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		dec := json.NewDecoder(c)
+		var request, reply map[string]any
+		_ = dec.Decode(&request)
+		_, _ = c.Write([]byte(`{"method":"update","id":null,"params":[]}{"id":"echo","method":"echo","params":["ping"]}`))
+		_ = dec.Decode(&reply)
+		_, _ = c.Write([]byte(`{"id":1,"error":null,"result":[{"rows":[{"_uuid":["uuid","c163b48c-6491-46c4-bea4-2fc9a369f278"]}]}]}`))
+		answered <- reply
+	}()
+	s, err := ovs.Dial(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if r := <-answered; r["id"] != "echo" || fmt.Sprint(r["result"]) != "[ping]" {
+		t.Errorf("the probe got %v", r)
 	}
 }
 

@@ -63,7 +63,7 @@ func (s *Switch) plug(ctx context.Context, bridge string, p Port) (int, error) {
 		}
 		// A port of this name may have been taken out just now, by us or somebody else. Were it put in again before
 		// ovs-vswitchd has seen it go, it would see nothing and keep the old link.
-		if v.inBridge || v.curCfg < v.nextCfg {
+		if v.curCfg < v.nextCfg {
 			if err := s.applied(ctx, v.nextCfg); err != nil {
 				return 0, fmt.Errorf("earlier changes first: %w", err)
 			}
@@ -119,7 +119,7 @@ func (s *Switch) insertPort(ctx context.Context, bridgeUUID string, p Port) (str
 	if res[2].Count != 1 { // the new rows, referenced by nothing, were dropped by the commit
 		return "", fmt.Errorf("the bridge has just been removed: %w", ErrNotFound)
 	}
-	return res[0].UUID.GoUUID, nil
+	return string(res[0].UUID), nil
 }
 
 // awaitPort waits for ovs-vswitchd to give an interface its number.
@@ -143,12 +143,12 @@ func (s *Switch) awaitPort(ctx context.Context, uuid string) (int, error) {
 		return 0, fmt.Errorf("the port was removed while it was waited for: %w", ErrNotFound)
 	}
 	row := res[at].Rows[0]
-	switch n := number(row, "ofport"); {
+	switch n := row.number("ofport"); {
 	case n > 0:
 		return n, nil
 	case n == 0:
 		return 0, fmt.Errorf("the port is in the database, but %w", errNotApplied)
 	default:
-		return 0, fmt.Errorf("%w: %s", ErrDevice, text(row, "error"))
+		return 0, fmt.Errorf("%w: %s", ErrDevice, row.text("error"))
 	}
 }

@@ -42,7 +42,7 @@ func (s *Switch) Port(ctx context.Context, bridge, name string) (Port, error) {
 
 func (s *Switch) port(ctx context.Context, bridge, name string) (Port, error) {
 	res, err := s.transact(ctx,
-		selectName(tableBridge, bridge, "ports"),
+		selectName(tableBridge, bridge, "_uuid"),
 		selectName(tablePort, name, "_uuid", "external_ids"),
 		selectName(tableInterface, name, interfaceColumns()...))
 	if err != nil {
@@ -53,14 +53,18 @@ func (s *Switch) port(ctx context.Context, bridge, name string) (Port, error) {
 			return Port{}, ErrNotFound
 		}
 	}
-	if !slices.Contains(portsOf(res[0].Rows[0]), uuidOf(res[1].Rows[0])) {
+	home, err := s.home(ctx, res[1].Rows[0].uuid())
+	switch {
+	case err != nil:
+		return Port{}, err
+	case home == "":
+		return s.port(ctx, bridge, name) // removed or replaced since we saw it: look again
+	case home != res[0].Rows[0].uuid():
 		return Port{}, ErrNotFound
-	}
-	p := portOf(res[2].Rows[0])
-	if pairs(res[1].Rows[0], "external_ids")[OwnerKey] == "" {
+	case res[1].Rows[0].owner() == "":
 		return Port{}, ErrNotOurs
 	}
-	return p, nil
+	return portOf(res[2].Rows[0]), nil
 }
 
 // Ports returns our ports in a bridge, sorted by name, without the bridge's own (the local port). A missing bridge is
@@ -87,20 +91,20 @@ func (s *Switch) ports(ctx context.Context, bridge string) ([]Port, error) {
 	if len(res[0].Rows) == 0 {
 		return nil, ErrNotFound
 	}
-	in := map[string]bool{}
-	for _, u := range portsOf(res[0].Rows[0]) {
+	in := map[uuid]bool{}
+	for _, u := range res[0].Rows[0].uuids("ports") {
 		in[u] = true
 	}
 	ours := map[string]bool{}
 	for _, row := range res[1].Rows {
-		name := text(row, "name")
-		if in[uuidOf(row)] && name != bridge && pairs(row, "external_ids")[OwnerKey] != "" {
+		name := row.text("name")
+		if in[uuid(row.uuid())] && name != bridge && row.owner() != "" {
 			ours[name] = true
 		}
 	}
 	ports := make([]Port, 0, len(ours))
 	for _, row := range res[2].Rows {
-		if ours[text(row, "name")] {
+		if ours[row.text("name")] {
 			ports = append(ports, portOf(row))
 		}
 	}
@@ -112,12 +116,10 @@ func interfaceColumns() []string {
 	return []string{"name", "type", "options", "ofport_request", "external_ids", "ofport", "error", "link_state"}
 }
 
-func portOf(row ovsdb.Row) Port {
-	p := Port{
-		Name: text(row, "name"), Type: text(row, "type"), Options: pairs(row, "options"),
-		OFPortRequest: number(row, "ofport_request"), ExternalIDs: pairs(row, "external_ids"),
-		OFPort: number(row, "ofport"), Error: text(row, "error"), LinkState: text(row, "link_state"),
+func portOf(r row) Port {
+	return Port{
+		Name: r.text("name"), Owner: r.owner(), Type: r.text("type"), Options: r.pairs("options"),
+		OFPortRequest: r.number("ofport_request"), ExternalIDs: r.ids(),
+		OFPort: r.number("ofport"), Error: r.text("error"), LinkState: r.text("link_state"),
 	}
-	p.Owner, _ = disowned(p.ExternalIDs)
-	return p
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/tenet-cni/tenet/pkg/ovs"
@@ -80,7 +81,7 @@ func TestAPortThatIsNotOursIsNotTouched(t *testing.T) {
 	}
 	before := sw.Run(t, "ovs-vsctl", "--columns=_uuid,name,interfaces,external_ids", "list", "port")
 	for name, says := range map[string]string{
-		"foreign": "a port of that name", "theirs": "belongs to them", "elsewhere": "another bridge", "slave1": "another port",
+		"foreign": "a port of that name exists", "theirs": "belongs to them", "elsewhere": "another bridge", "slave1": "another port",
 		"br0": "belongs to test", "br1": "another bridge",
 	} {
 		_, err := s.Plug(t.Context(), "br0", ovs.Port{Name: name, Owner: "me"})
@@ -236,6 +237,10 @@ func TestPortsAreUnpluggedTogetherOrOneByOne(t *testing.T) {
 	if got := sw.Run(t, "ovs-ofctl", "show", "br0"); strings.Contains(got, "(a)") || strings.Contains(got, "(b)") {
 		t.Errorf("returned before the switch had done it: %s", got)
 	}
+	if err := syscall.Kill(sw.Pid(), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	want(t, s.UnplugEach(within(t, soon), "br0", []string{"c"}), ovs.ErrUnavailable, "unplug c from br0")
 	sw.KillVswitchd()
 	if err := s.UnplugAll(t.Context(), "br0", []string{"c", "d", "nonesuch"}); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package ovs_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -131,6 +132,27 @@ func TestRestoreWaitIsSetWhileTheSwitchIsDeadAndClearedAfter(t *testing.T) {
 	if waits() {
 		t.Error("the flag stands")
 	}
+}
+
+func TestSomethingElseOnTheManagementSocketIsNotAlive(t *testing.T) {
+	sw, s := bridged(t)
+	l, err := net.Listen("unix", sw.Mgmt("br1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte("220 hello, this is mail\r\n"))
+			c.Close()
+		}
+	}()
+	want(t, s.Alive(t.Context(), "br1"), ovs.ErrUnavailable, sw.Mgmt("br1"), "no OpenFlow HELLO")
+	want(t, s.Alive(t.Context(), "br2"), ovs.ErrUnavailable, sw.Mgmt("br2"), "no such file")
 }
 
 func TestALinkRebornUnderItsNameHears(t *testing.T) {

@@ -35,9 +35,9 @@ func (s *Switch) State(ctx context.Context) (State, error) {
 	}
 	row := res[0].Rows[0]
 	return State{
-		DBVersion: text(row, "db_version"), DatapathTypes: texts(row, "datapath_types"),
-		RestoreWait: pairs(row, "other_config")[restoreWait] == "true",
-		Applied:     number(row, "cur_cfg") >= number(row, "next_cfg"),
+		DBVersion: row.text("db_version"), DatapathTypes: row.texts("datapath_types"),
+		RestoreWait: row.pairs("other_config")[restoreWait] == "true",
+		Applied:     row.number("cur_cfg") >= row.number("next_cfg"),
 	}, nil
 }
 

@@ -17,12 +17,12 @@ var (
 )
 
 // transact runs operations as one transaction: all or nothing.
-func (s *Switch) transact(ctx context.Context, ops ...ovsdb.Operation) ([]ovsdb.OperationResult, error) {
+func (s *Switch) transact(ctx context.Context, ops ...ovsdb.Operation) ([]result, error) {
 	raw, err := s.conn.call(ctx, "transact", ovsdb.NewTransactArgs(database, ops...))
 	if err != nil {
 		return nil, err
 	}
-	var res []ovsdb.OperationResult
+	var res []result
 	if err := json.Unmarshal(raw, &res); err != nil {
 		return nil, fmt.Errorf("%s answered what is no result of a transaction: %w: %w", s.conn.peer, ErrUnavailable, err)
 	}
@@ -47,7 +47,7 @@ func (s *Switch) transact(ctx context.Context, ops ...ovsdb.Operation) ([]ovsdb.
 
 // await is transact for operations that begin with a wait: the wait's timeout is set so that the answer comes before
 // the context's end, with a little left to look at what there is.
-func (s *Switch) await(ctx context.Context, ops ...ovsdb.Operation) ([]ovsdb.OperationResult, error) {
+func (s *Switch) await(ctx context.Context, ops ...ovsdb.Operation) ([]result, error) {
 	end, _ := ctx.Deadline() // bound has seen to it
 	left := time.Until(end)
 	ms := int((left - min(left/4, 200*time.Millisecond)).Milliseconds())
@@ -68,12 +68,12 @@ func (s *Switch) bump() []ovsdb.Operation {
 }
 
 // bumped is the number that bump, the last operations of a transaction, gave it.
-func bumped(res []ovsdb.OperationResult) (int, error) {
+func bumped(res []result) (int, error) {
 	rows := res[len(res)-1].Rows
 	if len(rows) != 1 {
 		return 0, errNoRoot
 	}
-	return number(rows[0], "next_cfg"), nil
+	return rows[0].number("next_cfg"), nil
 }
 
 // applied waits until ovs-vswitchd has applied all changes up to number cfg.

@@ -76,8 +76,8 @@ func (s *Switch) unplugAll(ctx context.Context, bridge string, names []string) e
 		return nil
 	}
 	row := res[0].Rows[0]
-	in, wanted := map[string]bool{}, map[string]bool{}
-	for _, u := range portsOf(row) {
+	in, wanted := map[uuid]bool{}, map[string]bool{}
+	for _, u := range row.uuids("ports") {
 		in[u] = true
 	}
 	for _, n := range names {
@@ -85,14 +85,14 @@ func (s *Switch) unplugAll(ctx context.Context, bridge string, names []string) e
 	}
 	var gone []string
 	for _, p := range res[1].Rows {
-		if wanted[text(p, "name")] && in[uuidOf(p)] && pairs(p, "external_ids")[OwnerKey] != "" {
-			gone = append(gone, uuidOf(p))
+		if wanted[p.text("name")] && in[uuid(p.uuid())] && p.owner() != "" {
+			gone = append(gone, p.uuid())
 		}
 	}
 	if len(gone) == 0 {
 		return nil
 	}
-	_, err = s.unplug(ctx, uuidOf(row), gone...)
+	_, err = s.unplug(ctx, row.uuid(), gone...)
 	return err
 }
 

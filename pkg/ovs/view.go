@@ -2,12 +2,11 @@ package ovs
 
 import (
 	"context"
-	"slices"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 )
 
-// A view is what one transaction saw of a bridge and of one port name.
+// A view is what was seen of a bridge and of one port name.
 type view struct {
 	nextCfg, curCfg int
 	bridge          Bridge
@@ -18,11 +17,12 @@ type view struct {
 	taken           bool   // an interface of that name exists, in whatever port
 }
 
-// view reads the bridge, or returns ErrNotFound, and the port of that name, if port is not empty.
+// view reads the bridge, or returns ErrNotFound, and the port of that name, if port is not empty. It costs the same
+// whatever the bridge's size.
 func (s *Switch) view(ctx context.Context, bridge, port string) (view, error) {
 	ops := []ovsdb.Operation{
 		s.selectRoot("next_cfg", "cur_cfg"),
-		selectName(tableBridge, bridge, bridgeColumns()...),
+		selectName(tableBridge, bridge, "_uuid", "name", "datapath_type", "fail_mode", "external_ids", "datapath_id"),
 	}
 	if port != "" {
 		ops = append(ops,
@@ -36,37 +36,55 @@ func (s *Switch) view(ctx context.Context, bridge, port string) (view, error) {
 	if len(res[0].Rows) == 0 {
 		return view{}, errNoRoot
 	}
-	v := view{nextCfg: number(res[0].Rows[0], "next_cfg"), curCfg: number(res[0].Rows[0], "cur_cfg")}
-	if port != "" {
-		if len(res[2].Rows) == 1 {
-			v.portUUID = uuidOf(res[2].Rows[0])
-			v.portOwner = pairs(res[2].Rows[0], "external_ids")[OwnerKey]
-		}
-		v.taken = len(res[3].Rows) == 1
-	}
 	if len(res[1].Rows) == 0 {
-		return v, ErrNotFound
+		return view{}, ErrNotFound
 	}
-	row := res[1].Rows[0]
-	v.made = text(row, "datapath_id") != ""
-	v.bridge = bridgeOf(row)
+	root, row := res[0].Rows[0], res[1].Rows[0]
+	v := view{
+		nextCfg: root.number("next_cfg"), curCfg: root.number("cur_cfg"),
+		bridge: bridgeOf(row), made: row.text("datapath_id") != "",
+	}
 	v.bridge.Applied = v.made && v.curCfg >= v.nextCfg
-	v.inBridge = v.portUUID != "" && slices.Contains(v.bridge.ports, v.portUUID)
+	if port == "" {
+		return v, nil
+	}
+	v.taken = len(res[3].Rows) > 0
+	if len(res[2].Rows) > 0 {
+		v.portUUID, v.portOwner = res[2].Rows[0].uuid(), res[2].Rows[0].owner()
+		home, err := s.home(ctx, v.portUUID)
+		if err != nil {
+			return view{}, err
+		}
+		if home == "" {
+			return s.view(ctx, bridge, port) // removed or replaced since we saw it: look again
+		}
+		v.inBridge = home == v.bridge.uuid
+	}
 	return v, nil
 }
 
-func bridgeColumns() []string {
-	return []string{"_uuid", "name", "datapath_type", "fail_mode", "external_ids", "ports", "datapath_id"}
+// home is the uuid of the bridge that a port is in, or empty if the port has been removed: rows of table Port live as
+// long as a bridge refers to them. It spares fetching the bridge's list of ports.
+func (s *Switch) home(ctx context.Context, portUUID string) (string, error) {
+	res, err := s.transact(ctx, ovsdb.Operation{
+		Op: ovsdb.OperationSelect, Table: tableBridge, Columns: []string{"_uuid"},
+		Where: []ovsdb.Condition{{
+			Column: "ports", Function: ovsdb.ConditionIncludes, Value: ovsdb.UUID{GoUUID: portUUID},
+		}},
+	})
+	if err != nil || len(res[0].Rows) == 0 {
+		return "", err
+	}
+	return res[0].Rows[0].uuid(), nil
 }
 
-func bridgeOf(row ovsdb.Row) Bridge {
+func bridgeOf(r row) Bridge {
 	b := Bridge{
-		Name: text(row, "name"), Datapath: text(row, "datapath_type"), FailMode: text(row, "fail_mode"),
-		ExternalIDs: pairs(row, "external_ids"), uuid: uuidOf(row), ports: portsOf(row),
+		Name: r.text("name"), Owner: r.owner(), Datapath: r.text("datapath_type"), FailMode: r.text("fail_mode"),
+		ExternalIDs: r.ids(), uuid: r.uuid(),
 	}
 	if b.Datapath == "" {
 		b.Datapath = "system" // what ovs-vswitchd makes of an empty datapath_type
 	}
-	b.Owner, _ = disowned(b.ExternalIDs)
 	return b
 }

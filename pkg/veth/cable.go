@@ -74,6 +74,9 @@ type Route struct {
 	// Via is the gateway, in or out of the addresses' subnets. The zero Addr
 	// means that Dst is on the link itself.
 	Via netip.Addr
+	// IfFree leaves the route out where another link has one to Dst: a
+	// container's second interface does not take its default route.
+	IfFree bool
 }
 
 // String is the route as iproute2 writes it, without its device.

@@ -14,29 +14,34 @@ import (
 )
 
 // dressContainer brings the container's end up with all that belongs on it.
-// There is no carrier yet, so nothing leaves it until the host's end is up.
-func dressContainer(ctx context.Context, e *ends, c Cable) error {
+// There is no carrier yet, so nothing leaves it until the host's end is up. It
+// returns the routes that stand.
+func dressContainer(ctx context.Context, e *ends, c Cable) ([]Route, error) {
 	if err := inside(e.ns, func() error { return prepareContainer(c) }); err != nil {
-		return err
+		return nil, err
 	}
-	for _, name := range []string{"lo", c.Container} {
-		l, err := link(ctx, e.there, name)
-		if err == nil && l == nil {
-			err = errors.New("there is no such link")
-		}
-		if err == nil {
-			err = e.there.LinkSetUp(l)
-		}
-		if err != nil {
-			return fmt.Errorf("set %s up: %w", name, err)
-		}
-		if name == c.Container {
-			if err := address(ctx, e.there, l, c); err != nil {
-				return err
-			}
-		}
+	if _, err := setUp(ctx, e.there, "lo"); err != nil {
+		return nil, err
 	}
-	return nil
+	l, err := setUp(ctx, e.there, c.Container)
+	if err != nil {
+		return nil, err
+	}
+	return address(ctx, e.there, l, c)
+}
+
+func setUp(ctx context.Context, h *netlink.Handle, name string) (netlink.Link, error) {
+	l, err := link(ctx, h, name)
+	if err == nil && l == nil {
+		err = errors.New("there is no such link")
+	}
+	if err == nil {
+		err = h.LinkSetUp(l)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("set %s up: %w", name, err)
+	}
+	return l, nil
 }
 
 // prepareContainer does, in the container's namespace, what must be done before
@@ -69,11 +74,12 @@ func prepareIPv6(c Cable) error {
 	return setSysctls("ipv6", set)
 }
 
-// address gives the link, which is up, its addresses and then its routes.
-func address(ctx context.Context, h *netlink.Handle, l netlink.Link, c Cable) error {
+// address gives the link, which is up, its addresses and then its routes, of
+// which it returns those that stand.
+func address(ctx context.Context, h *netlink.Handle, l netlink.Link, c Cable) ([]Route, error) {
 	for _, p := range c.addrs() {
 		if err := ctx.Err(); err != nil {
-			return err
+			return nil, err
 		}
 		a := &netlink.Addr{IPNet: ipNet(p)}
 		if p.Addr().Is6() {
@@ -82,22 +88,27 @@ func address(ctx context.Context, h *netlink.Handle, l netlink.Link, c Cable) er
 			a.Flags = unix.IFA_F_NODAD
 		}
 		if err := h.AddrAdd(l, a); err != nil {
-			return fmt.Errorf("add address %v to %s: %w", p, c.Container, err)
+			return nil, fmt.Errorf("add address %v to %s: %w", p, c.Container, err)
 		}
 	}
+	var laid []Route
 	for _, r := range c.Routes {
 		if err := ctx.Err(); err != nil {
-			return err
+			return nil, err
 		}
 		err := h.RouteAdd(kernelRoute(l, c, r))
 		if errors.Is(err, unix.EEXIST) {
 			err = routeTaken(ctx, h, l, r)
 		}
-		if err != nil {
-			return fmt.Errorf("add route %v through %s: %w", r, c.Container, err)
+		if r.IfFree && errors.Is(err, ErrExists) {
+			continue
 		}
+		if err != nil {
+			return nil, fmt.Errorf("add route %v through %s: %w", r, c.Container, err)
+		}
+		laid = append(laid, r)
 	}
-	return nil
+	return laid, nil
 }
 
 // kernelRoute is r as the kernel takes it.

@@ -23,6 +23,9 @@ type Laid struct {
 	HostMAC net.HardwareAddr
 	// HostIndex is the link index of the host's end, in the caller's namespace.
 	HostIndex int
+	// Routes are those of the Cable that stand: all but the ones that were to
+	// be left out if taken.
+	Routes []Route
 	// Deaf: the host's network stack gets none of the container's frames
 	// (only if Cable.Userspace, on Linux 6.6 or later). Without it the stack
 	// answers and forwards nothing, but a limited broadcast or a frame to
@@ -53,7 +56,7 @@ func Lay(ctx context.Context, c Cable) (Laid, error) {
 		return Laid{}, fmt.Errorf("lay %s to %s: %w", c.Host, c.Container, err)
 	}
 	laid := Laid{HostMAC: HostMAC(c.Host), HostIndex: host.Attrs().Index}
-	if err := dressContainer(ctx, e, c); err != nil {
+	if laid.Routes, err = dressContainer(ctx, e, c); err != nil {
 		return Laid{}, fmt.Errorf("lay %s to %s: in %s: %w", c.Host, c.Container, c.NetNS, err)
 	}
 	if laid.Deaf, err = dressHost(ctx, e.here, host, c); err != nil {

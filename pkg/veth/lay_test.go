@@ -3,6 +3,7 @@ package veth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -90,6 +92,53 @@ func TestIPv4OnlyCableHasNoIPv6(t *testing.T) {
 	time.Sleep(200 * time.Millisecond) // for the kernel's own address, were there one
 	if out := w.runIn("ip", "-6", "addr", "show", "dev", "eth0"); strings.Contains(out, "inet6") {
 		t.Errorf("an IPv4-only cable has %s", out)
+	}
+}
+
+// The kernel has no IPv6 on a link with an MTU below 1280, just as if it had
+// none at all.
+func TestCableWhereThereIsNoIPv6(t *testing.T) {
+	w := newWorld(t)
+	c := w.cable4()
+	c.MTU = 1000
+	w.lay(c)
+	w.check(c)
+	w.in(func() error {
+		c.Addrs = w.cable().Addrs
+		wantError(t, prepareIPv6(c), ErrNoIPv6, "eth0 has IPv6 addresses")
+		return nil
+	})
+}
+
+func TestManyAtOnce(t *testing.T) {
+	w := newWorld(t)
+	host, err := netns.Get()
+	must(t, err)
+	defer host.Close()
+	const many = 20
+	errs := make(chan error, many)
+	for i := range many {
+		c := w.cable()
+		c.NetNS = w.newNS(fmt.Sprint("container", i))
+		c.Host = fmt.Sprint("tcable", i)
+		go func() {
+			errs <- inside(host, func() error {
+				_, err := Lay(ctx(t), c)
+				diffs, checked := Check(ctx(t), c)
+				if len(diffs) > 0 {
+					checked = fmt.Errorf("%s: %q", c.Host, diffs)
+				}
+				return errors.Join(err, checked)
+			})
+		}()
+	}
+	for range many {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if got, err := List(ctx(t), w.cable().Alias); len(got) != many || err != nil {
+		t.Errorf("%d cables stand, %v", len(got), err)
 	}
 }
 
@@ -175,6 +224,30 @@ func TestRouteThatAnotherInterfaceHas(t *testing.T) {
 		t.Errorf("Exists says %v, %v", ok, err)
 	}
 	w.check(c)
+}
+
+// A container's second interface leaves the default route to the first.
+func TestRouteThatIsLeftOutIfTaken(t *testing.T) {
+	w := newWorld(t)
+	first := w.cable()
+	for i := range first.Routes {
+		first.Routes[i].IfFree = true
+	}
+	laid, err := Lay(ctx(t), first)
+	must(t, err)
+	if len(laid.Routes) != len(first.Routes) {
+		t.Errorf("the first cable has the routes %v, want all of %v", laid.Routes, first.Routes)
+	}
+	second := w.cable()
+	second.Host, second.Container = second.Host+"2", "eth1"
+	second.Routes = []Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.9.0.1"), IfFree: true}}
+	second.Addrs = []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24")}
+	laid, err = Lay(ctx(t), second)
+	must(t, err)
+	if len(laid.Routes) != 0 {
+		t.Errorf("the second cable has the routes %v, want none", laid.Routes)
+	}
+	w.check(first)
 }
 
 func TestTakenNames(t *testing.T) {

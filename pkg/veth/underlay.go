@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // UnderlayMTU is the MTU and the name of the link that carries the default
@@ -38,7 +39,7 @@ func defaultRoute(all []netlink.Route) *netlink.Route {
 		if r.Dst != nil && prefix(r.Dst).Bits() != 0 {
 			continue
 		}
-		if (r.LinkIndex > 0 && r.Type == 1 || len(r.MultiPath) > 0) && (best == nil || r.Priority < best.Priority) {
+		if r.Type == unix.RTN_UNICAST && (best == nil || r.Priority < best.Priority) {
 			best = &all[i]
 		}
 	}

@@ -30,10 +30,7 @@ type world struct {
 func newWorld(tb testing.TB) world {
 	tb.Helper()
 	if os.Geteuid() != 0 {
-		if slices.Contains(strings.Split(os.Getenv("TENET_REQUIRE"), ","), "netns") {
-			tb.Fatal("TENET_REQUIRE asks for network namespaces, which need root")
-		}
-		tb.Skip("network namespaces need root")
+		skip(tb, "network namespaces need root")
 	}
 	runtime.LockOSThread()
 	home, err := netns.Get()
@@ -51,6 +48,15 @@ func newWorld(tb testing.TB) world {
 	tb.Cleanup(func() { host.Close() })
 	w.run("ip", "link", "set", "lo", "up")
 	return w
+}
+
+// skip skips the test, or fails it where TENET_REQUIRE says that it must run.
+func skip(tb testing.TB, why string) {
+	tb.Helper()
+	if slices.Contains(strings.Split(os.Getenv("TENET_REQUIRE"), ","), "netns") {
+		tb.Fatalf("TENET_REQUIRE has netns, but %s", why)
+	}
+	tb.Skip(why)
 }
 
 // newNS makes a namespace bound to a path, and leaves the thread where it was.

@@ -57,13 +57,21 @@ type Endpoint struct {
 	Bridge string         `json:"bridge"`
 	MAC    MAC            `json:"mac,omitzero"`
 	Addrs  []netip.Prefix `json:"addrs,omitempty"` // each with its subnet's length
-	MTU    int            `json:"mtu"`
+	// Routes are those of the container's interface, as far as they were free.
+	Routes []Route `json:"routes,omitempty"`
+	MTU    int     `json:"mtu"`
 	// OFPort is the OpenFlow port asked of the switch (ofport_request); the switch says what it gave.
 	OFPort int `json:"ofport"`
 	// Boot names the boot and the host namespace that the endpoint's links were made in.
 	Boot string `json:"boot"`
 	// Delegate is how a foreign IPAM plugin is called again to release what it gave.
 	Delegate *Delegate `json:"delegate,omitempty"`
+}
+
+// Route is a route of an endpoint's interface.
+type Route struct {
+	Dst netip.Prefix `json:"dst"`
+	Via netip.Addr   `json:"via,omitzero"` // zero: on the link
 }
 
 // Delegate holds what it takes to call a foreign IPAM plugin once more.

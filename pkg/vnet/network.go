@@ -135,6 +135,26 @@ func (n Network) SubnetOf(a netip.Addr) (Subnet, bool) {
 	return n.Subnets[i], true
 }
 
+// DefaultRoutes are the ways out for an endpoint with these addresses: by the gateway of its
+// first subnet in each family.
+func (n Network) DefaultRoutes(addrs []netip.Prefix) []Route {
+	var routes []Route
+	for _, p := range addrs {
+		s, ok := n.SubnetOf(p.Addr())
+		if !ok || !s.Gateway.IsValid() {
+			continue
+		}
+		r := Route{netip.PrefixFrom(netip.IPv4Unspecified(), 0), s.Gateway}
+		if s.Gateway.Is6() {
+			r.Dst = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		}
+		if !slices.ContainsFunc(routes, func(o Route) bool { return o.Dst == r.Dst }) {
+			routes = append(routes, r)
+		}
+	}
+	return routes
+}
+
 // Differs compares a declaration with the network that stands and names the first field in
 // which they differ, or returns "". What the declaration leaves empty is not compared.
 func (n Network) Differs(stands Network) string {

@@ -71,12 +71,16 @@ func attach(ctx context.Context, n *node.Node, r *cni.Request, e vnet.Endpoint) 
 		if err != nil {
 			return nil, err
 		}
-		if err := n.Adopt(ctx, &e, addrs); err != nil {
+		routes, err := cni.RoutesOf(given, network, addrs)
+		if err != nil {
+			return nil, err
+		}
+		if err := n.Adopt(ctx, &e, addrs, routes); err != nil {
 			return nil, err
 		}
 		node.Cut("adopted")
 	}
-	if err := n.Lay(ctx, e); err != nil {
+	if err := n.Lay(ctx, &e); err != nil {
 		return nil, err
 	}
 	node.Cut("laid")

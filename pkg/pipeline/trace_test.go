@@ -1,0 +1,110 @@
+package pipeline_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tenet-cni/tenet/pkg/openflow"
+	"github.com/tenet-cni/tenet/pkg/ovs"
+	"github.com/tenet-cni/tenet/pkg/ovs/ovstest"
+)
+
+// The sentences below are asked of a real switch that has the example's flows.
+func TestWherePacketsGo(t *testing.T) {
+	sw := exampleSwitch(t)
+	const (
+		fromA1 = "in_port=101,dl_src=0a:58:0a:00:00:02"
+		fromB1 = "in_port=201,dl_src=0a:58:0a:00:00:02"
+		a2     = "dl_dst=0a:58:0a:00:00:03"
+		router = "dl_dst=0a:58:00:00:00:01"
+		all    = "dl_dst=ff:ff:ff:ff:ff:ff"
+	)
+	for _, tc := range []struct{ sentence, packet, fate string }{
+		{"a frame reaches its owner in the same network", fromA1 + "," + a2 + ",ip,nw_src=10.0.0.2,nw_dst=10.0.0.3,nw_ttl=64", "102"},
+		{"IPv6 does too", fromA1 + "," + a2 + ",ipv6,ipv6_src=fd00:1::2,ipv6_dst=fd00:1::3,nw_ttl=64", "102"},
+		{"another tenant's MAC is unknown", fromB1 + "," + a2 + ",ip,nw_src=10.0.0.2,nw_dst=10.0.0.3,nw_ttl=64", "drop in 50"},
+		{"the router leads to the tenant's other network", fromA1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=10.0.1.2,nw_ttl=64", "103"},
+		{"never to another tenant's", fromB1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=10.0.1.2,nw_ttl=64", "drop in 40"},
+		{"nor out of the tenant", fromA1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=192.0.2.1,nw_ttl=64", "drop in 40"},
+		{"a spent TTL is not forwarded", fromA1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=10.0.1.2,nw_ttl=1", "drop in 40"},
+		{"VXLAN does not leave", fromA1 + "," + router + ",udp,nw_src=10.0.0.2,nw_dst=192.0.2.9,nw_ttl=64,udp_dst=4789", "drop in 40"},
+		{"nobody has the address", fromA1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=10.0.1.77,nw_ttl=64", "drop in 41"},
+		{"another's MAC as source", "in_port=101,dl_src=0a:58:0a:00:00:03," + a2 + ",ip,nw_src=10.0.0.2,nw_dst=10.0.0.3,nw_ttl=64", "drop in 10"},
+		{"another's IPv4 address as source", fromA1 + "," + a2 + ",ip,nw_src=10.0.0.9,nw_dst=10.0.0.3,nw_ttl=64", "drop in 10"},
+		{"another's IPv6 address as source", fromA1 + "," + a2 + ",ipv6,ipv6_src=fd00:1::9,ipv6_dst=fd00:1::3,nw_ttl=64", "drop in 10"},
+		{"IPv6 from an endpoint that has none", "in_port=103,dl_src=0a:58:0a:00:01:02,dl_dst=33:33:00:00:00:01,ipv6,ipv6_src=fe80::858:aff:fe00:102,nw_ttl=64", "drop in 10"},
+		{"a VLAN tag", fromA1 + "," + a2 + ",dl_vlan=5,dl_vlan_pcp=0,ip,nw_src=10.0.0.2,nw_dst=10.0.0.3,nw_ttl=64", "drop in 10"},
+		{"a priority tag", fromA1 + "," + a2 + ",vlan_tci=0x1000,ip,nw_src=10.0.0.2,nw_dst=10.0.0.3,nw_ttl=64", "drop in 10"},
+		{"spanning tree", fromA1 + ",dl_dst=01:80:c2:00:00:00,dl_type=0x1234", "drop in 10"},
+		{"a question for a neighbour goes to its owner alone", fromA1 + "," + all + ",arp,arp_op=1,arp_spa=10.0.0.2,arp_sha=0a:58:0a:00:00:02,arp_tpa=10.0.0.3", "102"},
+		{"one for the gateway is answered", fromA1 + "," + all + ",arp,arp_op=1,arp_spa=10.0.0.2,arp_sha=0a:58:0a:00:00:02,arp_tpa=10.0.0.1", "IN_PORT"},
+		{"one for nobody is dropped", fromA1 + "," + all + ",arp,arp_op=1,arp_spa=10.0.0.2,arp_sha=0a:58:0a:00:00:02,arp_tpa=10.0.0.77", "drop in 15"},
+		{"a forged one too", fromA1 + "," + all + ",arp,arp_op=1,arp_spa=10.0.0.3,arp_sha=0a:58:0a:00:00:02,arp_tpa=10.0.0.3", "drop in 10"},
+		{"a forged answer", fromA1 + "," + a2 + ",arp,arp_op=2,arp_spa=10.0.0.1,arp_sha=0a:58:0a:00:00:02,arp_tpa=10.0.0.3", "drop in 10"},
+		{"a router advertisement", fromA1 + ",dl_dst=33:33:00:00:00:01,icmp6,ipv6_src=fe80::858:aff:fe00:2,ipv6_dst=ff02::1,icmpv6_type=134,nw_ttl=255", "drop in 10"},
+		{"multicast reaches the members where the network carries it", fromA1 + ",dl_dst=01:00:5e:00:00:fb,ip,nw_src=10.0.0.2,nw_dst=224.0.0.251,nw_ttl=64", "101,102"},
+		{"and nobody elsewhere", fromB1 + ",dl_dst=01:00:5e:00:00:fb,ip,nw_src=10.0.0.2,nw_dst=224.0.0.251,nw_ttl=64", "drop in 55"},
+		{"a port of nobody", "in_port=999,dl_src=0a:58:0a:00:00:02," + a2 + ",ip", "drop in 0"},
+	} {
+		t.Run(tc.sentence, func(t *testing.T) {
+			out, err := ovs.Control(t.Context(), sw.RunDir, "ofproto/trace", "br-tenet", tc.packet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := fate(out); got != tc.fate {
+				t.Errorf("%s: %s, want %s\n%s", tc.packet, got, tc.fate, out)
+			}
+		})
+	}
+}
+
+// exampleSwitch starts a switch with the example's flows and ports of the right numbers.
+func exampleSwitch(t *testing.T) *ovstest.Switch {
+	t.Helper()
+	sw := ovstest.Start(t)
+	sw.Run(t, "ovs-vsctl", "add-br", "br-tenet", "--", "set", "bridge", "br-tenet", "fail_mode=secure", "protocols=OpenFlow15")
+	for _, port := range []int{101, 102, 103, 201, 999} {
+		name := fmt.Sprintf("p%d", port)
+		sw.Run(t, "ovs-vsctl", "add-port", "br-tenet", name, "--", "set", "interface", name, fmt.Sprintf("ofport_request=%d", port))
+	}
+	c, err := openflow.Dial(t.Context(), filepath.Join(sw.RunDir, "br-tenet.mgmt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	var changes []openflow.Change
+	for _, f := range example().flows() {
+		changes = append(changes, openflow.AddFlow(f))
+	}
+	if err := c.Commit(t.Context(), changes); err != nil {
+		t.Fatal(err)
+	}
+	return sw
+}
+
+// fate reads a trace: the ports of its last outputs, or the table that it was dropped in.
+func fate(trace string) string {
+	table, outputs := "", []string(nil)
+	for line := range strings.Lines(trace) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "Final flow") {
+			break
+		}
+		if number, rest, ok := strings.Cut(line, ". "); ok && strings.Contains(rest, "priority") {
+			table = number
+		}
+		if strings.HasPrefix(line, "IN_PORT") {
+			outputs = append(outputs, "IN_PORT")
+		} else if port, ok := strings.CutPrefix(line, "output:"); ok && !strings.HasPrefix(port, "NXM") {
+			outputs = append(outputs, port)
+		} else if _, port, ok := strings.Cut(line, "-> output port is "); ok {
+			outputs = append(outputs, port)
+		}
+	}
+	if len(outputs) == 0 {
+		return "drop in " + table
+	}
+	return strings.Join(outputs, ",")
+}
