@@ -43,36 +43,56 @@ func (n *Node) BeforeSwitch(ctx context.Context) error {
 	return kind(errors.Join(sw.UnplugAll(ctx, n.Bridge, dead), sw.SetRestoreWait(ctx, true)))
 }
 
-// AfterSwitch restores the flows once ovs-vswitchd answers, and then lets it go, whether or
-// not that worked: every bridge of the machine hangs on it.
+// AfterSwitch restores the flows of every bridge of ours once ovs-vswitchd answers, and then
+// lets it go, whether or not that worked: every bridge of the machine hangs on it. It returns
+// what differed on all of them.
 func (n *Node) AfterSwitch(ctx context.Context) (Drift, error) {
 	sw, err := n.dial(ctx)
 	if err != nil {
 		return Drift{}, err
 	}
-	var d Drift
-	_, err = sw.Bridge(ctx, n.Bridge)
-	if err == nil {
-		if err = kind(sw.AwaitBridge(ctx, n.Bridge)); err == nil {
-			d, err = n.restore(ctx)
+	restored := map[string]Drift{}
+	err = n.EachBridge(ctx, func(n *Node) error {
+		d, err := n.restore(ctx)
+		if err == nil {
+			restored[n.Bridge] = d
 		}
-	} else if errors.Is(err, ovs.ErrNotFound) {
-		err = nil
-	}
+		if errors.Is(err, ovs.ErrNotFound) {
+			return nil
+		}
+		return err
+	})
 	// Even when ctx has ended.
 	const letGo = 10 * time.Second
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), letGo)
 	defer cancel()
 	err = errors.Join(err, kind(sw.SetRestoreWait(last, false)))
-	if err != nil {
-		return d, err
-	}
 	// With traffic flowing again there is time for everything else.
-	return d, n.tidy(ctx, &d)
+	var all Drift
+	err = errors.Join(err, n.EachBridge(ctx, func(n *Node) error {
+		d, ok := restored[n.Bridge]
+		if !ok {
+			return nil
+		}
+		err := n.tidy(ctx, &d)
+		all.add(d)
+		return err
+	}))
+	return all, err
 }
 
 // restore writes the flows and nothing else: it is what the traffic waits for.
 func (n *Node) restore(ctx context.Context) (Drift, error) {
+	bridge, err := n.sw.Bridge(ctx, n.Bridge)
+	switch {
+	case err != nil:
+		return Drift{}, kind(err)
+	case bridge.Owner == "":
+		return Drift{}, vnet.Existsf("bridge %s is not tenet's", n.Bridge)
+	}
+	if err := n.sw.AwaitBridge(ctx, n.Bridge); err != nil {
+		return Drift{}, kind(err)
+	}
 	unlock, err := n.lockFlows(ctx)
 	if err != nil {
 		return Drift{}, err
@@ -84,6 +104,16 @@ func (n *Node) restore(ctx context.Context) (Drift, error) {
 	}
 	defer c.Close()
 	return n.syncFlows(ctx, c, true)
+}
+
+// add sums up what differed on several bridges.
+func (d *Drift) add(o Drift) {
+	d.Endpoints = append(d.Endpoints, o.Endpoints...)
+	d.Ports = append(d.Ports, o.Ports...)
+	d.Links = append(d.Links, o.Links...)
+	d.Unplugged = append(d.Unplugged, o.Unplugged...)
+	d.MissingFlows += o.MissingFlows
+	d.StrayFlows += o.StrayFlows
 }
 
 // tidy does the rest of a Sync, if there is a bridge, and adds to d what it found.

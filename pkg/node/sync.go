@@ -79,7 +79,8 @@ func (n *Node) pass(ctx context.Context, apply bool) (Drift, error) {
 // sight is what stands on this node, as seen at one moment.
 type sight struct {
 	here      string
-	endpoints []vnet.Endpoint
+	endpoints []vnet.Endpoint // on the bridge
+	elsewhere map[string]bool // links of endpoints on other bridges
 	busy      map[vnet.EndpointID]bool
 	rows      map[string]ovs.Port
 	links     map[string]bool
@@ -111,8 +112,17 @@ func (n *Node) look(ctx context.Context) (sight, error) {
 	for _, link := range links {
 		s.links[link.Name] = true
 	}
-	if s.endpoints, err = n.endpoints(ctx); err != nil {
+	all, err := n.endpoints(ctx)
+	if err != nil {
 		return s, err
+	}
+	s.elsewhere = map[string]bool{}
+	for _, e := range all {
+		if e.Bridge == n.Bridge {
+			s.endpoints = append(s.endpoints, e)
+		} else {
+			s.elsewhere[e.ID.Port()] = true
+		}
 	}
 	for _, e := range s.endpoints {
 		unlock, err := n.tryAttachment(e.ID)
@@ -128,12 +138,12 @@ func (n *Node) look(ctx context.Context) (sight, error) {
 	return s, nil
 }
 
-// endpoints returns all endpoints on the node's bridge.
+// endpoints returns all endpoints, on whatever bridge.
 func (n *Node) endpoints(ctx context.Context) ([]vnet.Endpoint, error) {
 	var endpoints []vnet.Endpoint
 	err := n.Store.View(ctx, func(tx store.Tx) error {
-		all, err := store.All[vnet.Endpoint](tx, store.Endpoints)
-		endpoints = slices.DeleteFunc(all, func(e vnet.Endpoint) bool { return e.Bridge != n.Bridge })
+		var err error
+		endpoints, err = store.All[vnet.Endpoint](tx, store.Endpoints)
 		return err
 	})
 	return endpoints, err
@@ -151,7 +161,7 @@ func (s sight) drift() Drift {
 		}
 		if why := s.orphaned(e); why != "" {
 			d.Endpoints = append(d.Endpoints, Orphan{e.ID, why})
-		} else if row, ok := s.rows[port]; !ok || row.OFPort <= 0 {
+		} else if row, ok := s.rows[port]; e.Boot == s.here && (!ok || row.OFPort <= 0) {
 			d.Unplugged = append(d.Unplugged, e.ID)
 		}
 	}
@@ -161,7 +171,7 @@ func (s sight) drift() Drift {
 		}
 	}
 	for link := range s.links {
-		if !known[link] {
+		if !known[link] && !s.elsewhere[link] {
 			d.Links = append(d.Links, link)
 		}
 	}

@@ -1,0 +1,86 @@
+# tenet. `make` lists what there is to do; what a target needs it installs itself (scripts/bootstrap).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(PATH):/usr/local/go/bin
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+PROGRAMS := plugins/tenet plugins/tenet-ipam cmd/tenetctl
+
+# What a test may not skip for want of; TESTFLAGS goes to go test.
+export TENET_REQUIRE ?= ovs,netns
+TESTFLAGS ?=
+KERNEL_TESTS ?= -run 'Isolation|PortSecurity|Neighbour|Restart' ./test
+BENCHFLAGS ?=
+FUZZTIME ?= 20s
+
+DESTDIR ?=
+PREFIX ?= /usr
+BINDIR ?= $(PREFIX)/bin
+CNIDIR ?= /opt/cni/bin
+UNITDIR ?= /etc/systemd/system
+NETWORKDIR ?= /etc/systemd/network
+NMDIR ?= /etc/NetworkManager/conf.d
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the programs into ./bin
+	@mkdir -p bin
+	@for p in $(PROGRAMS); do CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./$$p; done
+
+.PHONY: test
+test: ## run every test but those on the kernel's datapath (root)
+	@scripts/bootstrap test
+	go test -count=1 -p 2 -timeout 20m $(TESTFLAGS) ./...
+
+.PHONY: test-kernel
+test-kernel: ## run KERNEL_TESTS on the kernel's datapath, in an emulated guest
+	scripts/test-kernel $(KERNEL_TESTS)
+
+.PHONY: demo
+demo: ## show it: containers, tenants and an attacker on this machine (root)
+	@scripts/bootstrap demo
+	@$(MAKE) --no-print-directory build
+	@scripts/demo
+
+.PHONY: bench
+bench: ## measure an ADD and its parts (root)
+	@scripts/bootstrap test
+	@$(MAKE) --no-print-directory build
+	go run ./test/bench $(BENCHFLAGS)
+
+.PHONY: lint
+lint: ## check the Go code, its formatting and the scripts
+	@scripts/bootstrap lint
+	.bin/golangci-lint run ./...
+	.bin/golangci-lint fmt --diff ./...
+	shellcheck $$(grep -lE '^#!.*sh$$' scripts/* .ci/run)
+
+.PHONY: fmt
+fmt: ## format the Go code
+	@scripts/bootstrap lint
+	.bin/golangci-lint fmt ./...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz test for FUZZTIME (20s)
+	@grep -rEo --include='*_test.go' '^func Fuzz\w+' . | while IFS=: read -r file func; do \
+		name=$${func#func }; echo "$${file%/*} $$name"; \
+		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$${file%/*}"; \
+	done
+
+.PHONY: install
+install: build ## install below DESTDIR, in CNIDIR and PREFIX/bin, and what keeps hosts' hands off our links
+	install -D -m 0755 -t $(DESTDIR)$(CNIDIR) bin/tenet bin/tenet-ipam
+	install -D -m 0755 -t $(DESTDIR)$(BINDIR) bin/tenetctl
+	install -d $(DESTDIR)$(UNITDIR)/ovs-vswitchd.service.d
+	sed 's|/usr/bin/tenetctl|$(BINDIR)/tenetctl|' conf/systemd/ovs-vswitchd.service.d/10-tenet.conf \
+		>$(DESTDIR)$(UNITDIR)/ovs-vswitchd.service.d/10-tenet.conf
+	install -D -m 0644 -t $(DESTDIR)$(NETWORKDIR) conf/systemd/network/10-tenet-unmanaged.network
+	install -D -m 0644 -t $(DESTDIR)$(NMDIR) conf/NetworkManager/10-tenet-unmanaged.conf
+
+.PHONY: clean
+clean: ## remove what make built; TENET_CACHE (~/.cache/tenet) keeps the linter and the kernel
+	rm -rf bin .bin

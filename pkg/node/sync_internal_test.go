@@ -1,0 +1,72 @@
+package node
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tenet-cni/tenet/pkg/openflow"
+	"github.com/tenet-cni/tenet/pkg/ovs"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// What is missing or different is sent, what nobody wants is deleted first, and what stands is
+// left alone with its counters.
+func TestOnlyTheDifferenceIsSent(t *testing.T) {
+	flow := func(priority uint16, port uint64, actions ...openflow.Action) openflow.Flow {
+		return openflow.Flow{Table: 1, Priority: priority, Cookie: 7, Match: openflow.Match{openflow.InPort.Is(port)}, Actions: actions}
+	}
+	stands, changed, missing, stray := flow(1, 1), flow(1, 2, openflow.GotoTable(5)), flow(1, 3), flow(9, 4)
+	changes, d := difference([]openflow.Flow{stands, changed, missing},
+		[]openflow.FlowStats{{Flow: stands, Packets: 5}, {Flow: flow(1, 2)}, {Flow: stray}})
+	var got []string
+	for _, c := range changes {
+		got = append(got, c.String())
+	}
+	want := []string{openflow.DeleteFlow(stray).String(), openflow.AddFlow(changed).String(), openflow.AddFlow(missing).String()}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if d.MissingFlows != 2 || d.StrayFlows != 1 || d.Count() != 3 {
+		t.Errorf("drift %+v, want 2 missing and 1 stray", d)
+	}
+}
+
+// Only what is certainly nobody's is an orphan: never what somebody works on, nor what was made
+// in another namespace, whose links cannot be seen from here.
+func TestWhatIsNobodys(t *testing.T) {
+	const (
+		now     = "boot-2 net:[1]"
+		earlier = "boot-1 net:[1]"
+		inside  = "boot-2 net:[2]"
+	)
+	endpoint := func(container string, state vnet.State, boot string) vnet.Endpoint {
+		at := vnet.Attachment{Container: container, IfName: "eth0"}
+		return vnet.Endpoint{Attachment: at, ID: at.ID(), State: state, Boot: boot}
+	}
+	lives, pending, leaving := endpoint("lives", vnet.Ready, now), endpoint("pending", vnet.Pending, now), endpoint("leaving", vnet.Leaving, now)
+	gone, rebooted, elsewhere := endpoint("gone", vnet.Ready, now), endpoint("rebooted", vnet.Ready, earlier), endpoint("elsewhere", vnet.Ready, inside)
+	busy, deaf := endpoint("busy", vnet.Pending, now), endpoint("deaf", vnet.Ready, now)
+	s := sight{
+		here:      now,
+		endpoints: []vnet.Endpoint{lives, pending, leaving, gone, rebooted, elsewhere, busy, deaf},
+		busy:      map[vnet.EndpointID]bool{busy.ID: true},
+		rows: map[string]ovs.Port{
+			lives.ID.Port(): {OFPort: 5}, elsewhere.ID.Port(): {OFPort: 6}, deaf.ID.Port(): {OFPort: -1}, "tstranded": {OFPort: 7},
+		},
+		links: map[string]bool{lives.ID.Port(): true, deaf.ID.Port(): true, "tleft": true},
+	}
+	got := s.drift()
+	want := Drift{
+		Endpoints: []Orphan{
+			{pending.ID, "its ADD was cut short"},
+			{leaving.ID, "its DEL was cut short"},
+			{gone.ID, "its link is gone, with the container's namespace"},
+			{rebooted.ID, "it is of an earlier boot"},
+		},
+		Ports: []string{"tstranded"}, Links: []string{"tleft"}, Unplugged: []vnet.EndpointID{deaf.ID},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}

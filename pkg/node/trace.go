@@ -1,0 +1,274 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tenet-cni/tenet/pkg/ovs"
+	"github.com/tenet-cni/tenet/pkg/pipeline"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Trace is the way of a packet through the pipeline, as the switch itself tells it.
+type Trace struct {
+	Packet  string      `json:"packet"` // in ovs-ofctl's words
+	SentTo  string      `json:"sentTo"` // whose MAC it is sent to, in words
+	Steps   []TraceStep `json:"steps"`
+	Verdict Verdict     `json:"verdict"`
+}
+
+// TraceStep is one table: which flow took the packet, and what it did.
+type TraceStep struct {
+	Table   uint8    `json:"table"`
+	Name    string   `json:"name"`
+	Owner   string   `json:"owner"`   // whose flow: "endpoint c1/eth0", "network blue/web", "base"; empty: no flow matched
+	Kind    string   `json:"kind"`    // "forward", or the name of the drop
+	Match   string   `json:"match"`   // in ovs-ofctl's words
+	Changes []string `json:"changes"` // in ours
+	Actions []string `json:"actions"` // in ovs-ofctl's words
+}
+
+// Verdict is what becomes of the packet.
+type Verdict struct {
+	Sentence  string   `json:"sentence"`
+	Delivered []string `json:"delivered"`        // the attachments it reaches
+	Table     string   `json:"table,omitempty"`  // where it is dropped
+	Reason    string   `json:"reason,omitempty"` // and why
+}
+
+// Trace asks the switch what it would do with a packet; none is sent. vnet.ErrUnavailable if
+// the sender has no working port.
+func (n *Node) Trace(ctx context.Context, p Probe) (Trace, error) {
+	known, err := n.names(ctx, p.From.Bridge)
+	if err != nil {
+		return Trace{}, err
+	}
+	var net vnet.Network
+	var neighbours []vnet.Endpoint
+	err = n.Store.View(ctx, func(tx store.Tx) error {
+		var err error
+		if net, err = store.Network(tx, p.From.Ref()); err != nil {
+			return err
+		}
+		neighbours, err = store.All[vnet.Endpoint](tx, store.EndpointsOf(p.From.Ref()))
+		return err
+	})
+	if err != nil {
+		return Trace{}, err
+	}
+	out, err := p.address(net, neighbours)
+	if err != nil {
+		return Trace{}, err
+	}
+	port, ok := known.ofports[p.From.ID]
+	if !ok {
+		return Trace{}, vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("%s has no working port on %s", p.From.Attachment, p.From.Bridge)),
+			"repair it: tenetctl sync")
+	}
+	t := Trace{Packet: out.text(port), SentTo: out.how}
+	text, err := ovs.Control(ctx, n.OVSRunDir, "ofproto/trace", p.From.Bridge, t.Packet)
+	if err != nil {
+		return t, kind(err)
+	}
+	visits, err := parseTrace(text)
+	if err != nil {
+		return t, err
+	}
+	t.Steps, t.Verdict = known.explain(visits, p.From)
+	return t, nil
+}
+
+// names turn what the switch says into what the store calls it.
+type names struct {
+	owners    map[pipeline.Owner]string
+	places    map[vnet.VNI]vnet.Ref
+	tenants   map[uint32]vnet.TenantName
+	endpoints map[uint32]string // by OpenFlow port
+	ofports   map[vnet.EndpointID]uint32
+}
+
+// names reads the names of everything on a bridge.
+func (n *Node) names(ctx context.Context, bridge string) (names, error) {
+	k := names{
+		owners: map[pipeline.Owner]string{pipeline.Base: "base"}, places: map[vnet.VNI]vnet.Ref{},
+		tenants: map[uint32]vnet.TenantName{}, endpoints: map[uint32]string{},
+	}
+	var err error
+	if k.ofports, err = n.ofports(ctx, bridge); err != nil {
+		return k, err
+	}
+	return k, n.Store.View(ctx, func(tx store.Tx) error {
+		tenants, err := store.All[vnet.Tenant](tx, store.Tenants)
+		if err != nil {
+			return err
+		}
+		for _, t := range tenants {
+			k.tenants[t.Number] = t.Name
+		}
+		networks, err := store.All[vnet.Network](tx, store.Networks)
+		if err != nil {
+			return err
+		}
+		for _, net := range networks {
+			k.places[net.VNI] = net.Ref()
+			k.owners[pipeline.NetworkOwner(net.Ref())] = "network " + net.Ref().String()
+			k.owners[pipeline.FloodOwner(net.Ref())] = "flood list of " + net.Ref().String()
+		}
+		endpoints, err := store.All[vnet.Endpoint](tx, store.Endpoints)
+		for _, e := range endpoints {
+			k.owners[pipeline.EndpointOwner(e.ID)] = "endpoint " + e.Attachment.String()
+			if port, ok := k.ofports[e.ID]; ok {
+				k.endpoints[port] = e.Attachment.String()
+			}
+		}
+		return err
+	})
+}
+
+// explain says what each visit was, and how it ended.
+func (k names) explain(visits []tableVisit, from vnet.Endpoint) ([]TraceStep, Verdict) {
+	var steps []TraceStep
+	v := Verdict{Delivered: []string{}}
+	var sent []output
+	for _, visit := range visits {
+		s := TraceStep{
+			Table: visit.table, Name: pipeline.TableName(visit.table), Match: visit.flow,
+			Actions: append([]string{}, visit.actions...), Changes: []string{},
+		}
+		if visit.matched {
+			s.Kind = pipeline.KindOf(visit.cookie).String()
+			s.Owner = k.owner(visit.cookie)
+		}
+		for _, a := range visit.actions {
+			if change := k.change(a); change != "" {
+				s.Changes = append(s.Changes, change)
+			}
+		}
+		sent = append(sent, visit.outputs...)
+		steps = append(steps, s)
+	}
+	last := visits[len(visits)-1]
+	switch reason := pipeline.KindOf(last.cookie); {
+	case len(sent) > 0:
+		v.deliver(k, sent, from)
+	case last.matched && reason.Drops():
+		v.Table, v.Reason = pipeline.TableName(last.table), reason.String()
+		v.Sentence = fmt.Sprintf("dropped in %s: %s: %s", v.Table, v.Reason, reason.Text())
+	case !last.matched:
+		v.Table, v.Reason = pipeline.TableName(last.table), "no-flow"
+		v.Sentence = fmt.Sprintf("dropped in %s: no flow matches, so the pipeline is not whole; repair it: tenetctl sync", v.Table)
+	default:
+		v.Table, v.Reason = pipeline.TableName(last.table), "not-sent"
+		v.Sentence = fmt.Sprintf("dropped in %s: %s", v.Table, notSent(last.notes))
+	}
+	return steps, v
+}
+
+func (v *Verdict) deliver(k names, sent []output, from vnet.Endpoint) {
+	var ports []string
+	for _, o := range sent {
+		name, known := k.endpoints[o.port]
+		switch {
+		case o.inPort:
+			v.Delivered = append(v.Delivered, from.Attachment.String())
+			v.Sentence = fmt.Sprintf("answered by the gateway, to %s itself", from.Attachment)
+			return
+		case known:
+			v.Delivered = append(v.Delivered, name)
+			ports = append(ports, name)
+		default:
+			ports = append(ports, fmt.Sprintf("OpenFlow port %d, which is no endpoint's", o.port))
+		}
+	}
+	v.Sentence = "delivered to the port of " + strings.Join(ports, ", ")
+}
+
+// notSent tells why a packet that found its way was not sent.
+func notSent(notes []string) string {
+	for _, note := range slices.Backward(notes) {
+		if strings.Contains(note, "skipping output to input port") {
+			return "it would go back to its sender"
+		}
+		if text, ok := strings.CutPrefix(note, ">>"); ok {
+			return "the switch says: " + strings.TrimLeft(text, "> ")
+		}
+	}
+	return "nothing was left to do with it"
+}
+
+func (k names) owner(cookie uint64) string {
+	if name, ok := k.owners[pipeline.OwnerOf(cookie)]; ok {
+		return name
+	}
+	return fmt.Sprintf("nobody known (cookie 0x%x)", cookie)
+}
+
+// change says what an action changes, in words; "" if that is of no interest to a reader.
+func (k names) change(action string) string {
+	value, to, isSet := strings.Cut(strings.TrimPrefix(action, "set_field:"), "->")
+	switch {
+	case strings.HasPrefix(action, "move:"):
+		return moved[action]
+	case action == "dec_ttl":
+		return "TTL one less"
+	case !strings.HasPrefix(action, "set_field:") || !isSet:
+		return ""
+	}
+	switch to {
+	case "metadata":
+		return k.place(value)
+	case "reg1":
+		port, err := strconv.ParseUint(value, 0, 32)
+		if name := k.endpoints[uint32(port)]; err == nil && name != "" {
+			return fmt.Sprintf("out by port %d, %s", port, name)
+		}
+		return "out by port " + value
+	}
+	if name := fieldNames[to]; name != "" {
+		if value == vnet.RouterMAC.String() {
+			value = "the router's"
+		}
+		return name + " becomes " + value
+	}
+	return ""
+}
+
+// place names the tenant and network in a value of metadata.
+func (k names) place(value string) string {
+	value, _, _ = strings.Cut(value, "/")
+	bits, err := strconv.ParseUint(value, 0, 64)
+	if err != nil {
+		return ""
+	}
+	number, vni := pipeline.PlaceIn(bits)
+	ref, known := k.places[vni]
+	switch {
+	case !known:
+		return fmt.Sprintf("in an unknown network, vni %d", vni)
+	case number == 0:
+		return "on to network " + ref.String()
+	case k.tenants[number] != ref.Tenant:
+		return fmt.Sprintf("in network %s, but as tenant number %d", ref, number)
+	}
+	return "in network " + ref.String()
+}
+
+// fieldNames are the fields that flows set on the packet itself.
+var fieldNames = map[string]string{
+	"eth_dst": "destination MAC", "eth_src": "source MAC", "ip_src": "source", "ip_dst": "destination",
+	"ipv6_src": "source", "ipv6_dst": "destination", "nw_ttl": "TTL", "icmp_type": "ICMP type", "icmpv6_type": "ICMPv6 type",
+	"arp_op": "ARP operation", "arp_spa": "ARP sender", "arp_sha": "ARP sender's MAC",
+	"nd_target": "ND target", "nd_sll": "ND source MAC", "nd_tll": "ND target MAC",
+}
+
+// moved are the moves that turn a packet round.
+var moved = map[string]string{
+	"move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[]":   "back to the MAC it came from",
+	"move:NXM_OF_IP_SRC[]->NXM_OF_IP_DST[]":     "back to the address it came from",
+	"move:NXM_NX_IPV6_SRC[]->NXM_NX_IPV6_DST[]": "back to the address it came from",
+	"move:NXM_OF_ARP_SPA[]->NXM_OF_ARP_TPA[]":   "the asker becomes the one told",
+}
