@@ -15,10 +15,10 @@ type Args struct {
 	IP  types.UnmarshallableString
 	MAC types.UnmarshallableString
 
-	K8S_POD_NAMESPACE          types.UnmarshallableString //nolint:revive // the key's own spelling
-	K8S_POD_NAME               types.UnmarshallableString //nolint:revive // the key's own spelling
-	K8S_POD_UID                types.UnmarshallableString //nolint:revive // the key's own spelling
-	K8S_POD_INFRA_CONTAINER_ID types.UnmarshallableString //nolint:revive // the key's own spelling
+	K8S_POD_NAMESPACE          types.UnmarshallableString //nolint:revive,staticcheck // the key's own spelling
+	K8S_POD_NAME               types.UnmarshallableString //nolint:revive,staticcheck // the key's own spelling
+	K8S_POD_UID                types.UnmarshallableString //nolint:revive,staticcheck // the key's own spelling
+	K8S_POD_INFRA_CONTAINER_ID types.UnmarshallableString //nolint:revive,staticcheck // the key's own spelling
 }
 
 // errArgs marks an error in the environment, which has a code of its own.
@@ -27,7 +27,7 @@ var errArgs = errors.New("CNI_ARGS")
 func parseArgs(text string) (Args, error) {
 	var a Args
 	if err := types.LoadArgs(text, &a); err != nil {
-		return a, errors.Join(errArgs, vnet.Invalidf("%v", err))
+		return a, vnet.OfKind(errArgs, vnet.Invalidf("CNI_ARGS: %v", err))
 	}
 	return a, nil
 }

@@ -21,8 +21,11 @@ func Error(err error) error {
 	if err == nil {
 		return nil
 	}
+	if e, ok := err.(*types.Error); ok { //nolint:errorlint // one that nobody wrapped is complete
+		return e
+	}
 	if e, ok := errors.AsType[*types.Error](err); ok && !errors.Is(err, vnet.ErrInvalid) {
-		return types.NewError(e.Code, err.Error(), e.Details) // a foreign plugin's error keeps its code
+		return types.NewError(e.Code, err.Error(), vnet.Hint(err)) // a foreign plugin's error keeps its code; its details are in the text
 	}
 	return types.NewError(code(err), err.Error(), vnet.Hint(err))
 }
@@ -39,7 +42,7 @@ func code(err error) uint {
 		return CodeExhausted
 	case errors.Is(err, vnet.ErrExists):
 		return CodeConflict
-	case errors.Is(err, vnet.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, vnet.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return types.ErrTryAgainLater
 	case errors.Is(err, vnet.ErrInvalid), errors.Is(err, vnet.ErrNotFound):
 		return types.ErrInvalidNetworkConfig
@@ -53,4 +56,4 @@ func code(err error) uint {
 var errNetNS = errors.New("network namespace")
 
 // NetNSError marks err as one of CNI_NETNS, which has a code of its own.
-func NetNSError(err error) error { return errors.Join(errNetNS, err) }
+func NetNSError(err error) error { return vnet.OfKind(errNetNS, err) }

@@ -18,7 +18,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
-	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
@@ -63,7 +62,7 @@ type Runtime struct {
 	Bandwidth    json.RawMessage `json:"bandwidth"`
 }
 
-// Keys that are CNI's or the runtime's. Keys with a dot or slash ("cni.dev/…") are always somebody's extension.
+// Keys that are CNI's or the runtime's.
 var foreignKeys = []string{
 	"cniVersion", "name", "type", "args", "capabilities", "dns", "ipMasq", "prevResult", "runtimeConfig",
 	"disableCheck", "disableGC", "loadOnlyInlinedPlugins",
@@ -74,8 +73,13 @@ var (
 	tenetKeys = []string{
 		"tenant", "network", "tenantFrom", "subnets", "vni", "gateway", "mtu", "bridge", "ovsRunDir", "dataDir", "datapath", "config", "ipam",
 	}
-	ipamKeys = []string{"type", "tenant", "network", "tenantFrom", "subnets", "dataDir", "config"}
+	ipamKeys    = []string{"type", "tenant", "network", "tenantFrom", "subnets", "dataDir", "config"}
+	subnetKeys  = []string{"prefix", "gateway", "reserved"}
+	runtimeKeys = []string{"ips", "mac", "portMappings", "bandwidth"}
 )
+
+// Keys that are read into types.PluginConf.
+var pluginKeys = []string{"cniVersion", "name", "type", "capabilities", "dns", "prevResult", "cni.dev/valid-attachments"}
 
 // ParseTenet parses the configuration of the tenet plugin together with CNI_ARGS.
 func ParseTenet(stdin []byte, args string) (*NetConf, error) {
@@ -86,20 +90,31 @@ func ParseTenet(stdin []byte, args string) (*NetConf, error) {
 	if err := knownKeys(keys, tenetKeys, foreignKeys); err != nil {
 		return nil, err
 	}
-	if err := decode("network configuration", stdin, c); err != nil {
+	if err := c.read("network configuration", keys, tenetKeys); err != nil {
 		return nil, err
 	}
-	if raw, ok := keys["ipam"]; ok && (c.IPAM.Type == "" || c.IPAM.Type == OurIPAM) {
-		section, err := keysOf("ipam", raw)
-		if err != nil {
-			return nil, err
-		}
+	section, err := c.readIPAMType(keys)
+	if err != nil {
+		return nil, err
+	}
+	if c.IPAM.Type == "" {
+		c.IPAM.Type = OurIPAM
+	}
+	if c.IPAM.Type == OurIPAM {
 		if err := knownKeys(section, []string{"type"}, nil); err != nil {
 			return nil, vnet.WithHint(fmt.Errorf("ipam: %w", err), "for the tenet plugin, tenant, network and subnets stand beside ipam, not in it")
 		}
 	}
-	if c.IPAM.Type == "" {
-		c.IPAM.Type = OurIPAM
+	if masq, ok := keys["ipMasq"]; ok && !slices.Contains([]string{"false", "null"}, string(masq)) {
+		return nil, vnet.Invalidf("ipMasq is not offered: nothing leaves a tenant")
+	}
+	for _, offered := range []struct {
+		key string
+		raw json.RawMessage
+	}{{"portMappings", c.Runtime.PortMappings}, {"bandwidth", c.Runtime.Bandwidth}} {
+		if len(offered.raw) > 0 && !slices.Contains([]string{"null", "[]", "{}"}, string(offered.raw)) {
+			return nil, vnet.WithHint(vnet.Invalidf("capability %s is not available in this version", offered.key), "remove it from the configuration's capabilities")
+		}
 	}
 	return c, c.check()
 }
@@ -110,18 +125,17 @@ func ParseIPAM(stdin []byte, args string) (*NetConf, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, ok := keys["ipam"]
-	if !ok {
-		return nil, vnet.Invalidf("network configuration has no ipam section")
-	}
-	section, err := keysOf("ipam", raw)
+	section, err := c.readIPAMType(keys)
 	if err != nil {
 		return nil, err
+	}
+	if section == nil {
+		return nil, vnet.Invalidf("network configuration has no ipam section")
 	}
 	if err := knownKeys(section, ipamKeys, nil); err != nil {
 		return nil, fmt.Errorf("ipam: %w", err)
 	}
-	if err := decode("ipam", raw, c); err != nil {
+	if err := c.read("ipam", section, ipamKeys); err != nil {
 		return nil, err
 	}
 	return c, c.check()
@@ -140,34 +154,64 @@ func parse(stdin []byte, args string) (*NetConf, map[string]json.RawMessage, err
 		return nil, nil, err
 	}
 	c := &NetConf{Raw: stdin}
-	if err := decode("network configuration", stdin, &c.PluginConf); err != nil {
+	if err := decode("network configuration", pick(keys, pluginKeys), &c.PluginConf); err != nil {
 		return nil, nil, err
 	}
 	if err := version.ParsePrevResult(&c.PluginConf); err != nil {
 		return nil, nil, vnet.Invalidf("prevResult: %v", err)
 	}
 	if raw, ok := keys["runtimeConfig"]; ok {
-		if err := decode("runtimeConfig", raw, &c.Runtime); err != nil {
+		section, err := keysOf("runtimeConfig", raw)
+		if err != nil {
 			return nil, nil, err
 		}
-	}
-	if len(keys["ipMasq"]) > 0 && string(keys["ipMasq"]) != "false" {
-		return nil, nil, vnet.Invalidf("ipMasq is not offered: nothing leaves a tenant")
+		if err := decode("runtimeConfig", pick(section, runtimeKeys), &c.Runtime); err != nil {
+			return nil, nil, err
+		}
 	}
 	c.Args, err = parseArgs(args)
 	return c, keys, err
 }
 
-// check validates what does not depend on the store, and fills in the tenant.
-func (c *NetConf) check() error {
-	for _, offered := range []struct {
-		key string
-		raw json.RawMessage
-	}{{"portMappings", c.Runtime.PortMappings}, {"bandwidth", c.Runtime.Bandwidth}} {
-		if len(offered.raw) > 0 && !slices.Contains([]string{"null", "[]", "{}"}, string(offered.raw)) {
-			return vnet.WithHint(vnet.Invalidf("capability %s is not available in this version", offered.key), "remove it from the configuration's capabilities")
+// read decodes our own keys of a section.
+func (c *NetConf) read(what string, keys map[string]json.RawMessage, ours []string) error {
+	if err := decode(what, pick(keys, ours), c); err != nil {
+		return err
+	}
+	if len(c.Subnets) == 0 {
+		return nil
+	}
+	var subnets []json.RawMessage
+	if err := decode("subnets", keys["subnets"], &subnets); err != nil {
+		return err
+	}
+	for i, raw := range subnets {
+		section, err := keysOf(fmt.Sprintf("subnets[%d]", i), raw)
+		if err != nil {
+			return err
+		}
+		if err := knownKeys(section, subnetKeys, nil); err != nil {
+			return fmt.Errorf("subnets[%d]: %w", i, err)
 		}
 	}
+	return nil
+}
+
+// readIPAMType reads the type from the ipam section, and returns the section; nil if there is none.
+func (c *NetConf) readIPAMType(keys map[string]json.RawMessage) (map[string]json.RawMessage, error) {
+	raw, ok := keys["ipam"]
+	if !ok {
+		return nil, nil
+	}
+	section, err := keysOf("ipam", raw)
+	if err != nil {
+		return nil, err
+	}
+	return section, decode("ipam", pick(section, []string{"type"}), &c.IPAM)
+}
+
+// check validates what does not depend on the store, and fills in the tenant.
+func (c *NetConf) check() error {
 	switch {
 	case c.TenantFrom != "" && c.TenantFrom != "namespace":
 		return vnet.Invalidf("tenantFrom %q: must be \"namespace\"", c.TenantFrom)
@@ -216,15 +260,6 @@ func (c *NetConf) Declaration() (vnet.Network, bool, error) {
 	}
 	n, err = n.Normal()
 	return n, true, err
-}
-
-// NodeConfig returns the node's configuration with the netconf's own keys over it.
-func (c *NetConf) NodeConfig() (node.Config, error) {
-	base, err := node.LoadConfig(c.Config)
-	if err != nil {
-		return base, err
-	}
-	return base.Override(node.Config{Bridge: c.Bridge, OVSRunDir: c.OVSRunDir, DataDir: c.DataDir, Datapath: c.Datapath})
 }
 
 // Addresses returns the addresses that were asked for by capability or CNI_ARGS, without duplicates.
@@ -288,15 +323,56 @@ func (c *NetConf) Fingerprint() string {
 	return hex.EncodeToString(sum[:8])
 }
 
+// keysOf returns what stands under each key of a JSON object; nil for null. A key that is given
+// twice is an error, since programs differ in which of the two they take.
 func keysOf(what string, raw []byte) (map[string]json.RawMessage, error) {
-	var keys map[string]json.RawMessage
-	return keys, decode(what, raw, &keys)
+	var whole json.RawMessage
+	if err := decode(what, raw, &whole); err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	start, err := d.Token()
+	switch {
+	case err == nil && start == nil:
+		return nil, nil
+	case err == nil && start != json.Delim('{'):
+		return nil, vnet.Invalidf("%s: must be an object, with keys and values in braces", what)
+	}
+	keys := map[string]json.RawMessage{}
+	for err == nil && d.More() {
+		var token json.Token
+		if token, err = d.Token(); err != nil {
+			break
+		}
+		key, _ := token.(string)
+		if _, twice := keys[key]; twice {
+			return nil, vnet.Invalidf("%s: key %q is given twice", what, key)
+		}
+		var value json.RawMessage
+		err = d.Decode(&value)
+		keys[key] = value
+	}
+	return keys, asInvalid(err)
+}
+
+// pick returns the object with only those keys, spelled just so: encoding/json alone would take
+// "Tenant" for "tenant".
+func pick(keys map[string]json.RawMessage, names []string) []byte {
+	picked := map[string]json.RawMessage{}
+	for _, name := range names {
+		if raw, ok := keys[name]; ok {
+			picked[name] = raw
+		}
+	}
+	text, _ := json.Marshal(picked) // the values have been parsed
+	return text
 }
 
 // knownKeys returns an error that names the first key that is neither in ours nor in foreign.
+// Where foreign keys may stand, those with a dot or slash are somebody's extension.
 func knownKeys(keys map[string]json.RawMessage, ours, foreign []string) error {
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if slices.Contains(ours, key) || slices.Contains(foreign, key) || strings.ContainsAny(key, "./") {
+		if slices.Contains(ours, key) || slices.Contains(foreign, key) || foreign != nil && strings.ContainsAny(key, "./") {
 			continue
 		}
 		return vnet.WithHint(vnet.Invalidf("unknown key %q", key), "the keys are %s", strings.Join(ours, ", "))
@@ -323,7 +399,7 @@ func decode(what string, raw []byte, into any) error {
 
 // asInvalid gives an error without a kind the kind ErrInvalid.
 func asInvalid(err error) error {
-	if errors.Is(err, vnet.ErrInvalid) {
+	if err == nil || errors.Is(err, vnet.ErrInvalid) {
 		return err
 	}
 	return vnet.Invalidf("%v", err)

@@ -33,9 +33,9 @@ type Request struct {
 
 // pool is the allocation record of one subnet.
 type pool struct {
-	Next netip.Addr `json:"next,omitzero"` // the first address never handed out; zero: none is left
-	Done bool       `json:"done,omitempty"`
-	Seq  uint64     `json:"seq"` // counts releases
+	Next netip.Addr `json:"next,omitzero"`  // all before it were handed out; zero: none was yet
+	Done bool       `json:"done,omitempty"` // all were handed out
+	Seq  uint64     `json:"seq"`            // counts releases
 }
 
 // address is the record of one address that was handed out at least once.
@@ -166,6 +166,9 @@ func fresh(tx store.Tx, r Request, s vnet.Subnet) (netip.Addr, error) {
 	if err != nil || p.Done {
 		return netip.Addr{}, err
 	}
+	if !p.Next.IsValid() {
+		p.Next = s.Prefix.Addr()
+	}
 	a := s.Next(p.Next)
 	for a.IsValid() && tx.Get(store.AddressKey(ref, a)) != nil { // somebody asked for it by name
 		a = s.Next(a.Next())
@@ -220,6 +223,9 @@ func releaseOne(tx store.Tx, n vnet.Network, owner vnet.EndpointID, a netip.Addr
 	subnet, ok := n.SubnetOf(a)
 	if !ok {
 		return fmt.Errorf("record %s: in no subnet of %s: %w", key, n.Ref(), vnet.ErrCorrupt)
+	}
+	if subnet.Assignable(a) != nil { // a foreign plugin's, out of a reserved range: not for the next one who asks us
+		return tx.Delete(key)
 	}
 	p, err := loadPool(tx, n.Ref(), subnet.Prefix)
 	if err != nil {

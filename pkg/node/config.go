@@ -27,6 +27,55 @@ type Config struct {
 	Datapath string `json:"-"`
 }
 
+// configFile is the file's whole shape: Config, and what only a cluster's node uses.
+type configFile struct {
+	Config
+	Node          string `json:"node"`
+	Encapsulation string `json:"encapsulation"`
+	Socket        string `json:"socket"`
+	Zones         string `json:"zones"`
+	Metrics       string `json:"metrics"`
+	Etcd          struct {
+		Endpoints    []string `json:"endpoints"`
+		CAFile       string   `json:"caFile"`
+		CertFile     string   `json:"certFile"`
+		KeyFile      string   `json:"keyFile"`
+		Username     string   `json:"username"`
+		PasswordFile string   `json:"passwordFile"`
+		Prefix       string   `json:"prefix"`
+	} `json:"etcd"`
+}
+
+// checkLater refuses what is not there yet, rather than leave a node without what it asks for:
+// such keys may have their default value only.
+func (f configFile) checkLater() error {
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	if len(f.Etcd.Endpoints) > 0 {
+		return vnet.WithHint(vnet.Invalidf("etcd.endpoints: a cluster is not available in this version"), "leave them empty: each node works on its own")
+	}
+	for _, key := range []struct{ name, given, only string }{
+		{"node", f.Node, host},
+		{"encapsulation", f.Encapsulation, "vxlan"},
+		{"socket", f.Socket, "/run/tenet/tenetd.sock"},
+		{"zones", f.Zones, "1000-30000"},
+		{"metrics", f.Metrics, "127.0.0.1:9477"},
+		{"etcd.caFile", f.Etcd.CAFile, ""},
+		{"etcd.certFile", f.Etcd.CertFile, ""},
+		{"etcd.keyFile", f.Etcd.KeyFile, ""},
+		{"etcd.username", f.Etcd.Username, ""},
+		{"etcd.passwordFile", f.Etcd.PasswordFile, ""},
+		{"etcd.prefix", f.Etcd.Prefix, "/tenet/v1/"},
+	} {
+		if key.given != "" && key.given != key.only {
+			return vnet.Invalidf("%s %q: to choose it is not available in this version, it is %q", key.name, key.given, key.only)
+		}
+	}
+	return nil
+}
+
 // LoadConfig reads the file, DefaultConfig if path is empty, over the defaults. Only the
 // default file may be missing. Unknown keys are errors.
 func LoadConfig(path string) (Config, error) {
@@ -42,12 +91,23 @@ func LoadConfig(path string) (Config, error) {
 	if err != nil {
 		return c, vnet.OfKind(vnet.ErrInvalid, fmt.Errorf("node configuration: %w", err))
 	}
+	var f configFile
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil {
+	if err := d.Decode(&f); err != nil {
 		return c, vnet.Invalidf("node configuration %s: %v", file, err)
 	}
-	return c.Override(Config{})
+	if len(bytes.TrimSpace(text[d.InputOffset():])) > 0 {
+		return c, vnet.Invalidf("node configuration %s: something stands after the JSON object", file)
+	}
+	if err := f.checkLater(); err != nil {
+		return c, fmt.Errorf("node configuration %s: %w", file, err)
+	}
+	over, err := c.Override(f.Config)
+	if err != nil {
+		return c, fmt.Errorf("node configuration %s: %w", file, err)
+	}
+	return over, nil
 }
 
 // Override returns c with what over gives, validated.
@@ -58,6 +118,9 @@ func (c Config) Override(over Config) (Config, error) {
 		if *key.from != "" {
 			*key.to = *key.from
 		}
+	}
+	if over.VTEP.IsValid() {
+		c.VTEP = over.VTEP.Unmap()
 	}
 	const maxLinkName = 15 // IFNAMSIZ-1; the bridge has an internal port of its name
 	if len(c.Bridge) > maxLinkName || bytes.ContainsAny([]byte(c.Bridge), "/ \t\n") || c.Bridge == "." || c.Bridge == ".." {

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/tenet-cni/tenet/pkg/ovs"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -42,7 +41,7 @@ func (n *Node) Missing(ctx context.Context) []Missing {
 	case b.Owner == "":
 		note("bridge "+n.Bridge, vnet.Existsf("it exists and is not tenet's"), false)
 	default:
-		note(fmt.Sprintf("management socket of %s", n.Bridge), kind(sw.Alive(ctx, n.Bridge)), true)
+		note("management socket of "+n.Bridge, kind(sw.Alive(ctx, n.Bridge)), true)
 	}
 	return missing
 }

@@ -26,6 +26,7 @@ type Conn struct {
 	turn chan struct{} // holds one token: whose turn it is to talk
 	xid  uint32        // the last one used; belongs to the turn
 	out  chan []byte   // to the writing goroutine
+	echo chan []byte   // to the writing goroutine: one answer may wait there
 	call atomic.Pointer[call]
 
 	once sync.Once
@@ -48,16 +49,16 @@ func Dial(ctx context.Context, path string) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial openflow switch: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	if err := shakeHands(nc); err != nil {
-		nc.Close()
+		_ = nc.Close()
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
 		return nil, fmt.Errorf("greet openflow switch at %s: %w", path, err)
 	}
 	if !stop() {
-		nc.Close()
+		_ = nc.Close()
 		return nil, fmt.Errorf("greet openflow switch at %s: %w", path, ctx.Err())
 	}
 	c := &Conn{
@@ -65,6 +66,7 @@ func Dial(ctx context.Context, path string) (*Conn, error) {
 		conn: nc,
 		turn: make(chan struct{}, 1),
 		out:  make(chan []byte),
+		echo: make(chan []byte, 1),
 		done: make(chan struct{}),
 	}
 	c.turn <- struct{}{}
@@ -138,7 +140,7 @@ func (c *Conn) end(err error) {
 	c.once.Do(func() {
 		c.err = fmt.Errorf("openflow switch at %s: %w", c.path, err)
 		close(c.done)
-		c.conn.Close()
+		_ = c.conn.Close()
 	})
 }
 
@@ -151,7 +153,7 @@ func (c *Conn) read() {
 			return
 		}
 		if m.typ == typeEchoRequest {
-			c.echo(m)
+			c.answer(m)
 			continue
 		}
 		// Others than answers, a changed port for one, are nobody's concern here.
@@ -165,12 +167,13 @@ func (c *Conn) read() {
 	}
 }
 
-// echo answers an echo request, unless the writer is busy: the switch then hears from us anyway.
-func (c *Conn) echo(m message) {
+// answer answers an echo request, but never waits for the writer, who may wait for the switch to read, who may wait
+// for us. A switch that asks again before it has its answer gets one answer for both.
+func (c *Conn) answer(m message) {
 	m.typ = typeEchoReply
 	if b, err := m.append(nil); err == nil {
 		select {
-		case c.out <- b:
+		case c.echo <- b:
 		default:
 		}
 	}
@@ -179,13 +182,15 @@ func (c *Conn) echo(m message) {
 // write sends what it is given, until the connection ends.
 func (c *Conn) write() {
 	for {
+		var b []byte
 		select {
-		case b := <-c.out:
-			if _, err := c.conn.Write(b); err != nil {
-				c.end(err)
-				return
-			}
+		case b = <-c.out:
+		case b = <-c.echo:
 		case <-c.done:
+			return
+		}
+		if _, err := c.conn.Write(b); err != nil {
+			c.end(err)
 			return
 		}
 	}

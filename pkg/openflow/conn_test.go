@@ -30,7 +30,7 @@ func peer(t *testing.T, serve func(net.Conn)) string {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "br0.mgmt")
-	l, err := net.Listen("unix", path) //nolint:noctx // a Unix socket listens at once
+	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,7 +300,7 @@ func TestAnswersThatDoNotFitEndTheConnection(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := connect(t, peer(t, func(c net.Conn) {
 				send(c, hello)
-				request := make([]byte, 16+64)
+				request := make([]byte, 16+56) // hello and request
 				_, _ = io.ReadFull(c, request)
 				send(c, "06 0c 0008 00000000") // a changed port, which nobody asked for
 				send(c, strings.ReplaceAll(answer, "XID", hex.EncodeToString(request[16+4:16+8])))

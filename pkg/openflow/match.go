@@ -3,6 +3,7 @@ package openflow
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -70,11 +71,11 @@ func (m Match) canonical() Match {
 		}
 	}
 	for _, t := range m {
-		switch {
-		case t.Field == nil:
+		switch t.Field {
+		case nil:
 			t.Field = noField
 			add(t)
-		case t.Field == ipProtocol:
+		case ipProtocol:
 			add(EthType.Is(uint64(binary.BigEndian.Uint16(t.Value))))
 			add(IPProto.Is(uint64(t.Value[2])))
 		default:
@@ -119,9 +120,9 @@ func (t Term) equal(u Term) bool {
 func (t Term) check() error {
 	switch {
 	case t.Field == nil:
-		return fmt.Errorf("no field")
+		return errors.New("no field")
 	case t.Field.kind == protocol:
-		return fmt.Errorf("a protocol is nothing to set")
+		return errors.New("a protocol is nothing to set")
 	case t.Field.kind == unrecognized:
 		return nil
 	}

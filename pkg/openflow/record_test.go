@@ -23,7 +23,7 @@ func TestRecord(t *testing.T) {
 		fill(b)
 		var said strings.Builder
 		c := connect(t, peer(t, func(c net.Conn) {
-			s, err := net.Dial("unix", b.Mgmt("br0")) //nolint:noctx // a Unix socket connects or refuses at once
+			s, err := net.Dial("unix", b.Mgmt("br0"))
 			if err != nil {
 				t.Error(err)
 				return

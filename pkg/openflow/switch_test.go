@@ -406,8 +406,7 @@ func TestARefusedFlowUndoesTheBundleAndIsNamed(t *testing.T) {
 			if err == nil || err.Error() != test.want {
 				t.Errorf("got  %v\nwant %s", err, test.want)
 			}
-			var refused *openflow.Error
-			if !errors.As(err, &refused) {
+			if _, ok := errors.AsType[*openflow.Error](err); !ok {
 				t.Errorf("%T is no *openflow.Error", err)
 			}
 			if diff := cmp.Diff(texts([]openflow.Flow{old}), b.flows(t, openflow.FlowFilter{})); diff != "" {

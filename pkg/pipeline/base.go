@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"slices"
+
 	"github.com/tenet-cni/tenet/pkg/openflow"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -91,5 +93,5 @@ func match(terms ...openflow.Term) openflow.Match { return terms }
 
 // with returns a new match of m and terms.
 func with(m openflow.Match, terms ...openflow.Term) openflow.Match {
-	return append(m[:len(m):len(m)], terms...)
+	return append(slices.Clip(m), terms...)
 }

@@ -69,10 +69,10 @@ func (k Kind) Drops() bool { return k >= UnknownPort }
 
 // String returns the kind's name as shown in status and trace.
 func (k Kind) String() string {
-	switch {
-	case k == Forward:
+	switch k {
+	case Forward:
 		return "forward"
-	case k == Mark:
+	case Mark:
 		return "marker"
 	}
 	if d, ok := drops[k]; ok {

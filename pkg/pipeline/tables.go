@@ -69,8 +69,8 @@ func (n Network) inTenant() openflow.Term {
 	return openflow.Metadata.Masked(uint64(n.TenantNumber)<<32, tenantMask)
 }
 
-// A cookie says whose flow it is: version (8 bits) | kind (8) | hash of the owner (48). All
-// flows of an owner are found by OwnerMask, whatever their kind.
+// OwnerMask is the owner's part of a cookie, which is version (8 bits) | kind (8) | hash of the
+// owner (48): it finds all flows of an owner, whatever their kind.
 const OwnerMask uint64 = 0x0000_ffff_ffff_ffff
 
 // Owner is who a flow is for: the base, a network, an endpoint.

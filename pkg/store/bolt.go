@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -23,7 +24,6 @@ type Bolt struct{ dir string }
 
 const (
 	boltFile   = "node.db"
-	lockFile   = "node.lock"
 	bucketName = "tenet"
 	version    = "1"
 )
@@ -41,28 +41,35 @@ func (b *Bolt) Update(ctx context.Context, fn func(Tx) error) error {
 		return b.unavailable(err)
 	}
 	return b.with(ctx, false, func(db *bolt.DB) error {
-		return db.Update(func(tx *bolt.Tx) error {
+		var refused error // by the version or the closure; what bbolt itself says has no kind yet
+		err := db.Update(func(tx *bolt.Tx) error {
 			bucket, err := tx.CreateBucketIfNotExists([]byte(bucketName))
 			if err != nil {
 				return err
 			}
 			t := boltTx{bucket}
-			if err := checkVersion(t); err != nil {
-				return err
+			if refused = checkVersion(t); refused != nil {
+				return refused
 			}
 			if t.Get(versionKey) == nil {
 				if err := t.Put(versionKey, []byte(version)); err != nil {
 					return err
 				}
 			}
-			return fn(t)
+			refused = fn(t)
+			return refused
 		})
+		if err != nil && refused == nil {
+			return b.unavailable(err) // such as a full disk
+		}
+		return err
 	})
 }
 
 // View runs fn in a read-only transaction. A store that is not there yet is empty. See Store.
 func (b *Bolt) View(ctx context.Context, fn func(Tx) error) error {
-	if _, err := os.Stat(b.Path()); errors.Is(err, os.ErrNotExist) {
+	// The first Update makes the file before it writes to it; one that was cut off there leaves no byte.
+	if info, err := os.Stat(b.Path()); errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
 		return fn(emptyTx{})
 	}
 	return b.with(ctx, true, func(db *bolt.DB) error {
@@ -106,69 +113,57 @@ func (b *Bolt) Writable(ctx context.Context) error {
 
 // with opens the database, runs fn and closes it. Reading a damaged file can panic or fault
 // (it is mapped into memory): both become vnet.ErrCorrupt.
-func (b *Bolt) with(ctx context.Context, readOnly bool, fn func(*bolt.DB) error) (err error) { //nolint:nonamedreturns // the recovered panic must become the result
-	unlock, err := b.lock(ctx)
+func (b *Bolt) with(ctx context.Context, readOnly bool, fn func(*bolt.DB) error) (err error) {
+	// bbolt would ask for its own lock every 50 ms.
+	unlock, err := Lock(ctx, b.dir, "store")
 	if err != nil {
-		return err
+		return b.unavailable(err)
 	}
 	defer unlock()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	var inFn bool
+	var file *os.File // bbolt's
 	defer func() {
 		if r := recover(); r != nil {
+			// bbolt may have died with its own mutexes held: its Close would wait for them for ever.
+			if file != nil {
+				_ = file.Close()
+			}
 			err = b.corrupt(fmt.Errorf("%v", r))
 		}
 	}()
-	// Our own lock is held, so bbolt's is free unless a stranger has the file open.
-	db, err := bolt.Open(b.Path(), 0o600, &bolt.Options{ReadOnly: readOnly, Timeout: time.Second})
+	db, err := bolt.Open(b.Path(), 0o600, &bolt.Options{
+		ReadOnly: readOnly,
+		Timeout:  patience(ctx),
+		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+			var err error
+			file, err = os.OpenFile(name, flag, mode)
+			return file, err
+		},
+	})
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
 		return b.unavailable(errors.New("another program keeps the file locked"))
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch),
+		err != nil && strings.HasPrefix(err.Error(), "file size too small"): // bbolt has no value for it
 		return b.corrupt(err)
 	case err != nil:
 		return b.unavailable(err)
 	}
-	defer func() {
-		if cerr := db.Close(); cerr != nil && err == nil && !inFn {
-			err = b.unavailable(cerr)
-		}
-	}()
-	return fn(db)
+	err = fn(db)
+	if cerr := db.Close(); cerr != nil && err == nil {
+		err = b.unavailable(cerr)
+	}
+	return err
 }
 
-// lock takes the store's own lock file, waiting until ctx ends. bbolt would ask for its lock
-// every 50 ms; a waiting flock is woken at once, in order.
-func (b *Bolt) lock(ctx context.Context) (func(), error) {
-	f, err := os.OpenFile(filepath.Join(b.dir, lockFile), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, b.unavailable(err)
+// patience is how long to wait for a stranger who has the file locked: our own processes are
+// shut out by our own lock. It ends with ctx, and is never 0, which would mean for ever.
+func patience(ctx context.Context) time.Duration {
+	longest := time.Second
+	if deadline, ok := ctx.Deadline(); ok {
+		longest = min(longest, time.Until(deadline))
 	}
-	locked := make(chan error, 1)
-	go func() { locked <- flock(f) }()
-	select {
-	case err := <-locked:
-		if err != nil {
-			f.Close()
-			return nil, b.unavailable(err)
-		}
-		return func() { f.Close() }, nil
-	case <-ctx.Done():
-		go func() { // the lock may still come: let it go again
-			<-locked
-			f.Close()
-		}()
-		return nil, b.unavailable(fmt.Errorf("another process holds it: %w", ctx.Err()))
-	}
-}
-
-func flock(f *os.File) error {
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
-		if !errors.Is(err, syscall.EINTR) {
-			return err
-		}
-	}
+	return max(longest, time.Millisecond)
 }
 
 func (b *Bolt) unavailable(err error) error {

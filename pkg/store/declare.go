@@ -89,8 +89,10 @@ func DeleteNetwork(tx Tx, r vnet.Ref) error {
 	if err != nil {
 		return err
 	}
-	if used, err := count(tx, EndpointsOf(r)); err != nil || used > 0 {
-		return errors.Join(err, vnet.Existsf("network %s still has %d endpoints", r, used))
+	if used, err := count(tx, EndpointsOf(r)); err != nil {
+		return err
+	} else if used > 0 {
+		return vnet.Existsf("network %s still has %d endpoints", r, used)
 	}
 	var keys []string
 	var used string
@@ -130,8 +132,10 @@ func DeleteTenant(tx Tx, name vnet.TenantName) error {
 	if err != nil {
 		return err
 	}
-	if used, err := count(tx, NetworksOf(name)); err != nil || used > 0 {
-		return errors.Join(err, vnet.Existsf("tenant %s still has %d networks", name, used))
+	if used, err := count(tx, NetworksOf(name)); err != nil {
+		return err
+	} else if used > 0 {
+		return vnet.Existsf("tenant %s still has %d networks", name, used)
 	}
 	if err := tx.Delete(numberKey(t.Number)); err != nil {
 		return err

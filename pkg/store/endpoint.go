@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 
@@ -33,24 +34,29 @@ func Endpoint(tx Tx, id vnet.EndpointID) (vnet.Endpoint, error) {
 
 // PutEndpoint writes e. A new endpoint (OFPort 0) is given the number that its port shall ask
 // for: numbers come round only after 64,000 others, and never while another endpoint has them,
-// so that no port inherits flows of one that was there before.
+// so that no port inherits flows of one that was there before. vnet.ErrExists if another
+// endpoint has e's MAC or number, or if e is in another network.
 func PutEndpoint(tx Tx, e *vnet.Endpoint) error {
 	if e.OFPort == 0 {
 		if err := takeOFPort(tx, e); err != nil {
 			return err
 		}
 	}
+	type index struct{ what, key, value string }
+	indexes := []index{
+		{"endpoint " + string(e.ID), attachmentKey(e.ID), e.Ref().String()},
+		{fmt.Sprintf("OpenFlow port %d", e.OFPort), ofportKey(e.OFPort), string(e.ID)},
+	}
 	if e.MAC != (vnet.MAC{}) {
-		key := macKey(e.Ref(), e.MAC)
-		if holder := tx.Get(key); holder != nil && string(holder) != string(e.ID) {
-			return vnet.Existsf("MAC %s is taken by endpoint %s of network %s", e.MAC, holder, e.Ref())
+		indexes = append(indexes, index{fmt.Sprintf("MAC %s of network %s", e.MAC, e.Ref()), macKey(e.Ref(), e.MAC), string(e.ID)})
+	}
+	for _, i := range indexes {
+		if holder := tx.Get(i.key); holder != nil && string(holder) != i.value {
+			return vnet.Existsf("%s is taken by %s", i.what, holder)
 		}
-		if err := tx.Put(key, []byte(e.ID)); err != nil {
+		if err := tx.Put(i.key, []byte(i.value)); err != nil {
 			return err
 		}
-	}
-	if err := tx.Put(attachmentKey(e.ID), []byte(e.Ref().String())); err != nil {
-		return err
 	}
 	return Save(tx, endpointKey(e.Ref(), e.ID), e)
 }
@@ -58,14 +64,22 @@ func PutEndpoint(tx Tx, e *vnet.Endpoint) error {
 // MACTaken reports whether an endpoint of the network has the MAC.
 func MACTaken(tx Tx, r vnet.Ref, m vnet.MAC) bool { return tx.Get(macKey(r, m)) != nil }
 
-// DeleteEndpoint removes e's record. It is no error if it is gone.
+// DeleteEndpoint removes e's record. It is no error if it is gone; what another endpoint has by
+// now, of what e had, stays.
 func DeleteEndpoint(tx Tx, e vnet.Endpoint) error {
-	for _, key := range []string{macKey(e.Ref(), e.MAC), ofportKey(e.OFPort), attachmentKey(e.ID), endpointKey(e.Ref(), e.ID)} {
-		if err := tx.Delete(key); err != nil {
+	for _, index := range []struct{ key, value string }{
+		{macKey(e.Ref(), e.MAC), string(e.ID)},
+		{ofportKey(e.OFPort), string(e.ID)},
+		{attachmentKey(e.ID), e.Ref().String()},
+	} {
+		if string(tx.Get(index.key)) != index.value {
+			continue
+		}
+		if err := tx.Delete(index.key); err != nil {
 			return err
 		}
 	}
-	return nil
+	return tx.Delete(endpointKey(e.Ref(), e.ID))
 }
 
 // OpenFlow port numbers that endpoints ask for. Below are the bridge's own ports (tunnels,
@@ -85,7 +99,7 @@ func takeOFPort(tx Tx, e *vnet.Endpoint) error {
 	n, err := take(tx, func(n uint32) string { return ofportKey(firstOFPort - 1 + int(n)) },
 		uint32(next-firstOFPort), lastOFPort-firstOFPort+1, string(e.ID))
 	if errors.Is(err, vnet.ErrExhausted) {
-		return errors.Join(err, vnet.Existsf("all %d ports of the bridge are in use", lastOFPort-firstOFPort+1))
+		return fmt.Errorf("all %d port numbers of the bridge are in use: %w", lastOFPort-firstOFPort+1, err)
 	}
 	if err != nil {
 		return err

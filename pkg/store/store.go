@@ -37,7 +37,7 @@ type Tx interface {
 	Range(prefix string, visit func(key string, value []byte) error) error
 }
 
-// ErrStop, returned by a visitor, ends a Range without an error.
+// ErrStop is what a visitor returns to end a Range without an error.
 var ErrStop = errors.New("stop")
 
 // Load decodes the record at key. vnet.ErrNotFound if there is none, vnet.ErrCorrupt if it is
@@ -55,7 +55,11 @@ func decode[T any](key string, value []byte) (T, error) {
 	var record T
 	d := json.NewDecoder(bytes.NewReader(value))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&record); err != nil {
+	err := d.Decode(&record)
+	if err == nil && (d.InputOffset() != int64(len(value)) || string(value) == "null") {
+		err = errors.New("not one JSON value")
+	}
+	if err != nil {
 		return record, fmt.Errorf("record %s: %w: %w", key, vnet.ErrCorrupt, err)
 	}
 	return record, nil

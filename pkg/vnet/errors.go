@@ -42,15 +42,15 @@ func OfKind(kind, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &ofKind{err, kind}
+	return &ofKindError{err, kind}
 }
 
-type ofKind struct {
+type ofKindError struct {
 	error
 	kind error
 }
 
-func (e *ofKind) Unwrap() []error { return []error{e.error, e.kind} }
+func (e *ofKindError) Unwrap() []error { return []error{e.error, e.kind} }
 
 // kindError is a text of its own that still answers errors.Is for its kind.
 type kindError struct {

@@ -1,9 +1,10 @@
 package vnet
 
-// TenantName names a tenant, NetworkName a network within its tenant. Both follow the same
-// rule, see checkName; they appear in store keys, so they hold no slash.
+// Names appear in store keys, so they hold no slash; see checkName for the rule.
 type (
-	TenantName  string
+	// TenantName names a tenant.
+	TenantName string
+	// NetworkName names a network within its tenant.
 	NetworkName string
 )
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // Tenant owns networks. It is a layer-3 domain of its own: two tenants may overlap in everything.
@@ -30,7 +31,7 @@ func (v VNI) Validate() error {
 // Gateway says how a network reaches what is outside its tenant.
 type Gateway string
 
-// GatewayNone: nothing leaves the tenant. The networks of the tenant still reach each other.
+// GatewayNone means that nothing leaves the tenant. The networks of the tenant still reach each other.
 const GatewayNone Gateway = "none"
 
 // Network is one layer-2 segment of a tenant, with one or more subnets.
@@ -165,6 +166,8 @@ func (n Network) Differs(stands Network) string {
 		return fmt.Sprintf("gateway: %q is asked, %q stands", n.Gateway, stands.Gateway)
 	case n.MTU != 0 && n.MTU != stands.MTU:
 		return fmt.Sprintf("mtu: %d is asked, %d stands", n.MTU, stands.MTU)
+	case n.Multicast && !stands.Multicast:
+		return "multicast: true is asked, false stands"
 	case !slices.EqualFunc(n.Subnets, stands.Subnets, equalSubnet):
 		return fmt.Sprintf("subnets: %s is asked, %s stands", subnetList(n.Subnets), subnetList(stands.Subnets))
 	}
@@ -178,14 +181,14 @@ func equalSubnet(a, b Subnet) bool {
 func subnetList(list []Subnet) string {
 	var texts []string
 	for _, s := range list {
-		text := s.Prefix.String()
+		words := []string{s.Prefix.String()}
 		if s.Gateway.IsValid() {
-			text += " gateway " + s.Gateway.String()
+			words = append(words, "gateway", s.Gateway.String())
 		}
 		for _, r := range s.Reserved {
-			text += " reserved " + r.String()
+			words = append(words, "reserved", r.String())
 		}
-		texts = append(texts, text)
+		texts = append(texts, strings.Join(words, " "))
 	}
 	return fmt.Sprintf("%q", texts)
 }

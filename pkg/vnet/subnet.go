@@ -12,8 +12,17 @@ type Subnet struct {
 	// Gateway is the router's address in the prefix. Empty: the first address, or none where
 	// the prefix has no room for one (/31, /32, /127, /128).
 	Gateway netip.Addr `json:"gateway,omitzero"`
-	// Reserved are addresses never handed out unless asked for by nobody: they are the tenant's own.
+	// Reserved are addresses that are never handed out, not even on request: they are the tenant's own.
 	Reserved []Range `json:"reserved,omitempty"`
+}
+
+// unusable are prefixes whose addresses no endpoint can have: this network (RFC 791), loopback,
+// link-local, multicast and limited broadcast of IPv4 (RFC 6890); unspecified, loopback,
+// link-local and multicast of IPv6 (RFC 4291).
+var unusable = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32"),
+	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }
 
 // Normal checks s and returns it with defaults filled in.
@@ -26,8 +35,11 @@ func (s Subnet) Normal() (Subnet, error) {
 		return s, Invalidf("subnet %s: host bits are set, did you mean %s?", p, p.Masked())
 	case p.Addr().Is4In6(), p.Addr().Zone() != "":
 		return s, Invalidf("subnet %s: neither an IPv4 nor an IPv6 prefix", p)
-	case p.Addr().IsMulticast(), p.Addr().IsLoopback(), p.Addr().IsLinkLocalUnicast(), p.Bits() == 0:
-		return s, Invalidf("subnet %s: loopback, link-local, multicast and zero-length prefixes cannot be used", p)
+	}
+	for _, u := range unusable {
+		if p.Overlaps(u) {
+			return s, Invalidf("subnet %s: no endpoint can have an address of %s", p, u)
+		}
 	}
 	if !s.Gateway.IsValid() && s.hostBits() >= 2 {
 		s.Gateway = p.Addr().Next()
@@ -67,11 +79,9 @@ func (s Subnet) Assignable(a netip.Addr) error {
 }
 
 // Next returns the first address at or after a that may be assigned, or the zero Addr at the
-// subnet's end. Reserved ranges are stepped over as a whole, however large.
+// subnet's end; after the zero Addr comes nothing. Reserved ranges are stepped over as a whole,
+// however large.
 func (s Subnet) Next(a netip.Addr) netip.Addr {
-	if !a.IsValid() {
-		a = s.Prefix.Addr()
-	}
 	for s.Prefix.Contains(a) {
 		if s.Assignable(a) == nil {
 			return a

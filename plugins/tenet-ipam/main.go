@@ -24,7 +24,11 @@ func main() {
 
 // open returns the node's store; an IPAM plugin has no use for the switch.
 func open(r *cni.Request) (*node.Node, error) {
-	config, err := r.NodeConfig()
+	config, err := node.LoadConfig(r.Config)
+	if err != nil {
+		return nil, err
+	}
+	config, err = config.Override(node.Config{DataDir: r.DataDir})
 	return node.Open(config, nil), err
 }
 

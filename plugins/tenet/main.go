@@ -39,7 +39,11 @@ func verb(run func(context.Context, *node.Node, *cni.Request) error) func(contex
 }
 
 func onNode(r *cni.Request, run func(*node.Node) error) error {
-	config, err := r.NodeConfig()
+	config, err := node.LoadConfig(r.Config)
+	if err != nil {
+		return err
+	}
+	config, err = config.Override(node.Config{Bridge: r.Bridge, OVSRunDir: r.OVSRunDir, DataDir: r.DataDir, Datapath: r.Datapath})
 	if err != nil {
 		return err
 	}
