@@ -332,6 +332,9 @@ func TestABundleIsDiscardedWhenItsBarrierIsRefused(t *testing.T) {
 			case 20:
 				send(c, "06 01 000c"+xid+"0001 0005")
 			case 33:
+				if flags := binary.BigEndian.Uint16(body[6:]); flags != 3 {
+					t.Errorf("flags 0x%x are not atomic and ordered", flags)
+				}
 				seen <- binary.BigEndian.Uint16(body[4:])
 				send(c, "06 21 0010"+xid+"00000001 0001 0003")
 			}
