@@ -7,10 +7,10 @@ export PATH := $(PATH):/usr/local/go/bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PROGRAMS := plugins/tenet plugins/tenet-ipam cmd/tenetctl
 
-# What a test may not skip for want of; TESTFLAGS goes to go test.
+# What a test may not skip for want of; TESTFLAGS goes to go test, KERNEL_TESTS to scripts/test-kernel.
 export TENET_REQUIRE ?= ovs,netns
 TESTFLAGS ?=
-KERNEL_TESTS ?= -run 'Isolation|PortSecurity|Neighbour|Restart' ./test
+KERNEL_TESTS ?= -t 3600 ./test
 BENCHFLAGS ?=
 FUZZTIME ?= 20s
 

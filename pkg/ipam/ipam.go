@@ -200,6 +200,13 @@ func oldest(tx store.Tx, r Request, s vnet.Subnet) (netip.Addr, error) {
 	if err != nil || key == "" {
 		return netip.Addr{}, err
 	}
+	rec, err := store.Load[address](tx, store.AddressKey(ref, a))
+	if err != nil && !errors.Is(err, vnet.ErrNotFound) {
+		return netip.Addr{}, err
+	}
+	if err != nil || rec.Owner != "" {
+		return netip.Addr{}, fmt.Errorf("record %s: %s was not released: %w", key, a, vnet.ErrCorrupt)
+	}
 	if err := tx.Delete(key); err != nil {
 		return netip.Addr{}, err
 	}

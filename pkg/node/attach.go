@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/ipam"
@@ -31,7 +32,23 @@ type Want struct {
 
 // CheckPlace looks whether a cable can be laid to w: that CNI_NETNS is a network namespace, not
 // the node's own. Nothing is changed.
-func (w Want) CheckPlace() error { return kind(veth.CheckNetNS(w.NetNS)) }
+func (w Want) CheckPlace() error {
+	if err := veth.CheckNetNS(w.NetNS); err != nil {
+		return kind(err)
+	}
+	theirs, err := os.Stat(w.NetNS)
+	if err != nil {
+		return vnet.OfKind(vnet.ErrInvalid, err)
+	}
+	own, err := os.Stat("/proc/self/ns/net")
+	if err != nil {
+		return err
+	}
+	if os.SameFile(theirs, own) {
+		return vnet.Invalidf("%s is the node's own network namespace", w.NetNS)
+	}
+	return nil
+}
 
 // Record writes the endpoint with its addresses, in one transaction, and declares its network
 // if it is asked to. The endpoint's attachment must be locked.

@@ -83,6 +83,8 @@ func (p Probe) address(net vnet.Network, neighbours []vnet.Endpoint) (packet, er
 		out.dstMAC, out.how = multicastMAC(p.To), "as a multicast"
 	case near && p.To == subnet.Gateway:
 		out.dstMAC, out.how = vnet.RouterMAC, "the gateway"
+	case owner >= 0 && neighbours[owner].ID == p.From.ID:
+		out.dstMAC, out.how = p.From.MAC, "its own address, whose packets a kernel keeps to itself"
 	case owner >= 0:
 		out.dstMAC, out.how = neighbours[owner].MAC, fmt.Sprintf("%s, in the same network", neighbours[owner].Attachment)
 	case near || p.To.IsLinkLocalUnicast():

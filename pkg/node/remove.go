@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"syscall"
+	"time"
 
 	"github.com/tenet-cni/tenet/pkg/ipam"
 	"github.com/tenet-cni/tenet/pkg/openflow"
@@ -47,17 +48,19 @@ func (n *Node) remove(ctx context.Context, e vnet.Endpoint) error {
 	}
 	Cut("left")
 	var errs []error
-	try := func(step, what string, err error) {
-		if err != nil {
+	try := func(step, what string, undo func(context.Context, vnet.Endpoint) error) {
+		ctx, cancel := half(ctx)
+		defer cancel()
+		if err := undo(ctx, e); err != nil {
 			errs = append(errs, fmt.Errorf("%s of %s: %w", what, describe(e), err))
 		}
 		Cut(step)
 	}
-	try("disconnected", "flows", n.disconnect(ctx, e)) // before the port: its number must not outlive it in flows
-	try("unplugged", "port", n.unplug(ctx, e))
-	try("cableless", "link", kind(veth.Remove(ctx, e.ID.Port())))
+	try("disconnected", "flows", n.disconnect) // before the port: its number must not outlive it in flows
+	try("unplugged", "port", n.unplug)
+	try("cableless", "link", func(ctx context.Context, e vnet.Endpoint) error { return kind(veth.Remove(ctx, e.ID.Port())) })
 	if e.Delegate != nil && n.Release != nil {
-		try("released", "addresses", n.Release(ctx, e))
+		try("released", "addresses", n.Release)
 	}
 	if len(errs) > 0 {
 		return errors.Join(errs...)
@@ -70,6 +73,15 @@ func (n *Node) remove(ctx context.Context, e vnet.Endpoint) error {
 	})
 	Cut("forgotten")
 	return err
+}
+
+// half gives a step half of the time that is left: one that hangs must not keep the next from its work.
+func half(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/2)
 }
 
 // disconnect deletes the endpoint's flows, and its network's with the last endpoint of it here.

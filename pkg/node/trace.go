@@ -215,6 +215,10 @@ func (k names) change(action string) string {
 		return moved[action]
 	case action == "dec_ttl":
 		return "TTL one less"
+	case action == "IN_PORT":
+		return "back out where it came from"
+	case strings.HasPrefix(action, "output:"):
+		return k.out(strings.TrimPrefix(action, "output:"))
 	case !strings.HasPrefix(action, "set_field:") || !isSet:
 		return ""
 	}
@@ -222,11 +226,7 @@ func (k names) change(action string) string {
 	case "metadata":
 		return k.place(value)
 	case "reg1":
-		port, err := strconv.ParseUint(value, 0, 32)
-		if name := k.endpoints[uint32(port)]; err == nil && name != "" {
-			return fmt.Sprintf("out by port %d, %s", port, name)
-		}
-		return "out by port " + value
+		return "for " + k.port(value)
 	}
 	if name := fieldNames[to]; name != "" {
 		if value == vnet.RouterMAC.String() {
@@ -235,6 +235,23 @@ func (k names) change(action string) string {
 		return name + " becomes " + value
 	}
 	return ""
+}
+
+// out says where an output goes; a register holds a port that was chosen before.
+func (k names) out(port string) string {
+	if strings.HasPrefix(port, "NXM") {
+		return "out by that port"
+	}
+	return "out by " + k.port(port)
+}
+
+// port names an OpenFlow port.
+func (k names) port(number string) string {
+	port, err := strconv.ParseUint(number, 0, 32)
+	if name, known := k.endpoints[uint32(port)]; err == nil && known {
+		return fmt.Sprintf("port %d, %s", port, name)
+	}
+	return "port " + number
 }
 
 // place names the tenant and network in a value of metadata.

@@ -124,8 +124,10 @@ func (b *Bolt) with(ctx context.Context, readOnly bool, fn func(*bolt.DB) error)
 	var file *os.File // bbolt's
 	defer func() {
 		if r := recover(); r != nil {
-			// bbolt may have died with its own mutexes held: its Close would wait for them for ever.
+			// bbolt may have died with its own mutexes held: its Close would wait for them for
+			// ever. Its mapping stays, and would keep the file locked too.
 			if file != nil {
+				_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
 				_ = file.Close()
 			}
 			err = b.corrupt(fmt.Errorf("%v", r))

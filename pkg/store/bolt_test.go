@@ -48,7 +48,7 @@ func TestNobodyElseCanReadTheStore(t *testing.T) {
 }
 
 // wantUnavailable checks that each way to use the store says it is unavailable and names its path.
-func wantUnavailable(t *testing.T, ctx context.Context, s *store.Bolt) {
+func wantUnavailable(ctx context.Context, t *testing.T, s *store.Bolt) {
 	t.Helper()
 	nothing := func(store.Tx) error { return nil }
 	for what, err := range map[string]error{"Update": s.Update(ctx, nothing), "View": s.View(ctx, nothing), "Writable": s.Writable(ctx)} {
@@ -64,7 +64,7 @@ func TestDirectoryThatIsAFileIsUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := store.OpenBolt(filepath.Join(file, "tenet"))
-	wantUnavailable(t, t.Context(), s)
+	wantUnavailable(t.Context(), t, s)
 }
 
 // Root passes every access check; /proc takes no file, whoever asks.
@@ -76,7 +76,6 @@ func TestDirectoryThatCannotBeWrittenIsUnavailable(t *testing.T) {
 	if err := s.View(t.Context(), wants("a", "")); err != nil {
 		t.Errorf("there is nothing to see, and no error in that: %v", err)
 	}
-	wantUnavailable(t, t.Context(), store.OpenBolt("/proc/self/fdinfo"))
 }
 
 // lockFile takes a lock on a file, as another program would.
@@ -94,14 +93,23 @@ func lockFile(t *testing.T, path string) (unlock func()) {
 }
 
 func TestWaitForAHeldStoreEndsWithTheContext(t *testing.T) {
-	for _, file := range []string{"node.lock", "node.db"} { // ours, and bbolt's own by a stranger
-		t.Run(file, func(t *testing.T) {
+	for who, lock := range map[string]func(*testing.T, *store.Bolt) func(){
+		"by one of ours": func(t *testing.T, s *store.Bolt) func() {
+			unlock, err := store.Lock(t.Context(), filepath.Dir(s.Path()), "store")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return unlock
+		},
+		"by a stranger": func(t *testing.T, s *store.Bolt) func() { return lockFile(t, s.Path()) },
+	} {
+		t.Run(who, func(t *testing.T) {
 			s := store.OpenBolt(t.TempDir())
 			update(t, s, put("a", "x"))
-			unlock := lockFile(t, filepath.Join(filepath.Dir(s.Path()), file))
+			unlock := lock(t, s)
 			ctx, cancel := context.WithTimeout(t.Context(), 120*time.Millisecond)
 			defer cancel()
-			wantUnavailable(t, ctx, s)
+			wantUnavailable(ctx, t, s)
 			unlock()
 			wantAll(t, s, map[string]string{"a": "x"}) // no waiter keeps it
 		})
@@ -122,6 +130,6 @@ func TestNothingIsBegunAfterTheDeadline(t *testing.T) {
 	update(t, s, put("a", "x"))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	wantUnavailable(t, ctx, s)
+	wantUnavailable(ctx, t, s)
 	wantAll(t, s, map[string]string{"a": "x"})
 }

@@ -64,7 +64,9 @@ func sum(t *testing.T, s *store.Bolt) [32]byte {
 }
 
 // read visits every record; change writes a few.
-func read(tx store.Tx) error { return tx.Range("", func(_ string, value []byte) error { return use(value) }) }
+func read(tx store.Tx) error {
+	return tx.Range("", func(_ string, value []byte) error { return use(value) })
+}
 
 // use touches every byte.
 func use(value []byte) error {
@@ -149,7 +151,7 @@ func TestFlippedBytesNeverCrashTheProcess(t *testing.T) {
 	raw := sound(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	said := 0
-	for range 400 {
+	for range 200 {
 		bad := bytes.Clone(raw)
 		at := random.IntN(len(bad)/4096)*4096 + random.IntN(160) // the heads of pages are what steers
 		bad[at] ^= byte(1 + random.IntN(255))

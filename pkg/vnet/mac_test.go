@@ -65,9 +65,9 @@ func TestSameAddressHasTheSameMACForEver(t *testing.T) {
 // RFC 4291, appendix A: the universal bit turned over, fffe in the middle.
 func TestLinkLocalAddressOfAMAC(t *testing.T) {
 	for mac, want := range map[vnet.MAC]string{
-		{0x0a, 0x58, 0x0a, 0, 0, 2}:             "fe80::858:aff:fe00:2",
-		{0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde}:    "fe80::3656:78ff:fe9a:bcde",
-		vnet.RouterMAC:                          "fe80::858:ff:fe00:1",
+		{0x0a, 0x58, 0x0a, 0, 0, 2}:              "fe80::858:aff:fe00:2",
+		{0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde}:     "fe80::3656:78ff:fe9a:bcde",
+		vnet.RouterMAC:                           "fe80::858:ff:fe00:1",
 		{0x02, 0x00, 0x00, 0x00, 0x00, 0x00 | 1}: "fe80::ff:fe00:1",
 	} {
 		if got := mac.LinkLocal(); got != netip.MustParseAddr(want) {

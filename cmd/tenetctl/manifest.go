@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Kinds of manifests.
+const (
+	kindTenant  = "Tenant"
+	kindNetwork = "Network"
+)
+
+// laterKinds are described in the design, and nothing of this version makes them.
+var laterKinds = []string{"Uplink", "Group", "Chain"}
+
+// manifest is one document: what it declares.
+type manifest struct {
+	kind    string
+	tenant  vnet.TenantName // of kind Tenant
+	network vnet.Network    // of kind Network
+}
+
+func (m manifest) String() string { return strings.ToLower(m.kind) + " " + m.name() }
+
+func (m manifest) name() string {
+	if m.kind == kindTenant {
+		return string(m.tenant)
+	}
+	return m.network.Ref().String()
+}
+
+// tenantDocument and networkDocument are how manifests are written. Zero, empty and absent mean
+// the default.
+type tenantDocument struct {
+	Kind string          `json:"kind"`
+	Name vnet.TenantName `json:"name"`
+}
+
+type networkDocument struct {
+	Kind string `json:"kind"`
+	vnet.Network
+	Provider      *provider      `json:"provider,omitempty"`
+	EgressAddress string         `json:"egressAddress,omitempty"`
+	DNS           map[string]any `json:"dns,omitempty"`
+}
+
+type provider struct {
+	Uplink string `json:"uplink"`
+	VLAN   int    `json:"vlan"`
+}
+
+// keys of each kind of document. encoding/json would take them in any case of letters.
+func keys(kind string) []string {
+	if kind == kindTenant {
+		return []string{"kind", "name"}
+	}
+	return []string{"kind", "tenant", "name", "vni", "subnets", "gateway", "mtu", "provider", "egressAddress", "multicast", "dns"}
+}
+
+// parseManifests reads the documents of one file, YAML or JSON. vnet.ErrInvalid says which one
+// is wrong, and in what.
+func parseManifests(text []byte) ([]manifest, error) {
+	docs, err := documents(text)
+	if err != nil {
+		return nil, err
+	}
+	var all []manifest
+	for i, doc := range docs {
+		m, err := parseManifest(doc)
+		if err != nil {
+			return nil, fmt.Errorf("document %d: %w", i+1, err)
+		}
+		all = append(all, m)
+	}
+	if len(all) == 0 {
+		return nil, vnet.Invalidf("there is no document in it")
+	}
+	return all, nil
+}
+
+// documents cuts a file into its documents, as JSON: a stream of JSON values, or YAML. Empty
+// ones are left out.
+func documents(text []byte) ([][]byte, error) {
+	if docs, err := jsonDocuments(text); err == nil {
+		return docs, nil
+	}
+	var docs [][]byte
+	for _, part := range cutYAML(string(text)) {
+		doc, err := yaml.YAMLToJSONStrict([]byte(part))
+		if err != nil {
+			return nil, vnet.Invalidf("document %d: %s", len(docs)+1, strings.TrimPrefix(err.Error(), "yaml: "))
+		}
+		if string(doc) != "null" {
+			docs = append(docs, doc)
+		}
+	}
+	return docs, nil
+}
+
+func jsonDocuments(text []byte) ([][]byte, error) {
+	var docs [][]byte
+	d := json.NewDecoder(bytes.NewReader(text))
+	for {
+		var doc json.RawMessage
+		err := d.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			return docs, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, doc)
+	}
+}
+
+// cutYAML cuts at the lines that start with "---", which nothing inside of a document may (YAML
+// 1.2.2, 9.1.2). What follows the mark on its line belongs to the document.
+func cutYAML(text string) []string {
+	parts := []string{""}
+	for line := range strings.Lines(text) {
+		rest, found := strings.CutPrefix(line, "---")
+		if !found || rest != "" && !strings.ContainsAny(rest[:1], " \t\r\n") {
+			parts[len(parts)-1] += line
+			continue
+		}
+		parts = append(parts, rest)
+	}
+	return parts
+}
+
+func parseManifest(doc []byte) (manifest, error) {
+	var m manifest
+	var have map[string]json.RawMessage
+	if err := json.Unmarshal(doc, &have); err != nil || have == nil {
+		return m, vnet.Invalidf("it is no mapping of keys to values, which a manifest is")
+	}
+	if err := json.Unmarshal(have["kind"], &m.kind); err != nil || m.kind == "" {
+		return m, vnet.WithHint(vnet.Invalidf("it has no kind"), "say kind: %s or kind: %s", kindNetwork, kindTenant)
+	}
+	switch {
+	case m.kind == kindTenant, m.kind == kindNetwork:
+	case slices.Contains(laterKinds, m.kind):
+		return m, vnet.Invalidf("kind %s is not available in this version", m.kind)
+	default:
+		return m, vnet.Invalidf("kind %q: must be %s or %s", m.kind, kindNetwork, kindTenant)
+	}
+	for _, key := range slices.Sorted(maps.Keys(have)) {
+		if known := keys(m.kind); !slices.Contains(known, key) {
+			return m, vnet.WithHint(vnet.Invalidf("a %s has no key %q", m.kind, key), "its keys are %s", strings.Join(known, ", "))
+		}
+	}
+	if m.kind == kindTenant {
+		var t tenantDocument
+		err := strictly(doc, &t)
+		m.tenant = t.Name
+		if err == nil {
+			err = m.tenant.Validate()
+		}
+		return m, err
+	}
+	var d networkDocument
+	if err := strictly(doc, &d); err != nil {
+		return m, err
+	}
+	m.network = d.Network
+	for _, later := range []struct {
+		key  string
+		used bool
+	}{
+		{"provider", d.Provider != nil && *d.Provider != provider{}}, {"egressAddress", d.EgressAddress != ""}, {"dns", len(d.DNS) > 0},
+	} {
+		if later.used {
+			return m, vnet.Invalidf("%s: %s is not available in this version", m.network.Ref(), later.key)
+		}
+	}
+	_, err := m.network.Normal()
+	return m, err
+}
+
+// strictly decodes a document; keys that nobody knows are errors.
+func strictly(doc []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(doc))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		if errors.Is(err, vnet.ErrInvalid) {
+			return err
+		}
+		return vnet.Invalidf("%s", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	return nil
+}
+
+// writeManifests writes documents so that parseManifests takes them back.
+func writeManifests(w io.Writer, docs []any) error {
+	for i, doc := range docs {
+		text, err := yaml.Marshal(doc)
+		if err != nil {
+			return err
+		}
+		if i > 0 {
+			text = append([]byte("---\n"), text...)
+		}
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) printManifests(docs []any) error { return writeManifests(a.out, docs) }

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// FuzzManifest: whatever a file holds, it is refused with ErrInvalid, or what it declares is
+// valid and can be written and read again.
+func FuzzManifest(f *testing.F) {
+	archive, err := txtar.ParseFile(filepath.Join("testdata", "script", "apply.txt"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range archive.Files {
+		f.Add(file.Data)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		manifests, err := parseManifests(text)
+		if err != nil {
+			if !errors.Is(err, vnet.ErrInvalid) {
+				t.Errorf("error of no kind: %v", err)
+			}
+			return
+		}
+		var docs []any
+		for i, m := range manifests {
+			switch m.kind {
+			case kindTenant:
+				docs = append(docs, tenantDocument{kindTenant, m.tenant})
+			case kindNetwork:
+				normal, err := m.network.Normal()
+				if err != nil {
+					t.Fatalf("document %d was accepted, and is invalid: %v", i+1, err)
+				}
+				manifests[i].network = normal
+				docs = append(docs, networkDocument{Kind: kindNetwork, Network: normal})
+			default:
+				t.Fatalf("kind %q was accepted", m.kind)
+			}
+		}
+		var b bytes.Buffer
+		if err := writeManifests(&b, docs); err != nil {
+			t.Fatal(err)
+		}
+		again, err := parseManifests(b.Bytes())
+		if err != nil {
+			t.Fatalf("what was written is refused: %v\n%s", err, b.Bytes())
+		}
+		if diff := cmp.Diff(manifests, again, cmp.AllowUnexported(manifest{}), cmp.Comparer(func(a, b vnet.Subnet) bool {
+			return a.Prefix == b.Prefix && a.Gateway == b.Gateway && cmp.Equal(a.Reserved, b.Reserved, cmp.Comparer(func(a, b vnet.Range) bool { return a == b }))
+		})); diff != "" {
+			t.Errorf("%s\n%s", diff, b.Bytes())
+		}
+	})
+}
+
+// The keys that a manifest is checked against are those that its Go type has.
+func TestEveryKeyOfAManifestIsKnown(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("testdata", "all-keys.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parseManifests(text); err != nil {
+		t.Error(err)
+	}
+	docs, err := documents(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, doc := range docs {
+		var m map[string]any
+		if err := strictly(doc, &m); err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range keys(m["kind"].(string)) {
+			if _, ok := m[key]; !ok {
+				t.Errorf("no example of key %s of kind %s", key, m["kind"])
+			}
+		}
+	}
+}

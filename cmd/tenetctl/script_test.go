@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+var update = flag.Bool("update", false, "rewrite what the scripts compare with")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"tenetctl": func() {
+			// A session reads as an operator types it; the node is in the session's own directory.
+			work := os.Getenv("WORK")
+			os.Args = append([]string{"tenetctl", "--data-dir", filepath.Join(work, "data"), "--ovs-run-dir", filepath.Join(work, "run")}, os.Args[1:]...)
+			main()
+		},
+		"attach": attach,
+	})
+}
+
+// TestSessions runs the sessions in testdata/script, which are the README's examples as well.
+// They need no switch.
+func TestSessions(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script", RequireUniqueNames: true, UpdateScripts: *update,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "record": record},
+	})
+}
+
+// exits CODE COMMAND... runs a command and looks at its exit code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	code := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		failed, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		code = failed.ExitCode()
+	}
+	if code != want {
+		ts.Fatalf("exit code %d, want %d", code, want)
+	}
+}
+
+// record CONTAINER/IFNAME TENANT/NETWORK writes an endpoint's record, as the first step of an ADD does.
+func record(ts *testscript.TestScript, _ bool, args []string) {
+	ref, err := parseRef(args[1])
+	ts.Check(err)
+	container, ifName, _ := strings.Cut(args[0], "/")
+	n := node.Open(node.Config{Bridge: "br-tenet", DataDir: filepath.Join(ts.Getenv("WORK"), "data")}, nil)
+	defer n.Close()
+	ctx := context.Background()
+	e, _, err := n.Record(ctx, node.Want{
+		Attachment: vnet.Attachment{Container: container, IfName: ifName}, CNINetwork: "net1", NetNS: "/run/netns/" + container,
+		Network: vnet.Network{Tenant: ref.Tenant, Name: ref.Network},
+	})
+	ts.Check(err)
+	ts.Check(n.Confirm(ctx, e))
+}

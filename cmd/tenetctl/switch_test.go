@@ -1,0 +1,309 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/ovs/ovstest"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// world is a node with a real switch: tenetctl and attach run in its network namespace.
+type world struct {
+	*ovstest.Switch
+	t       *testing.T
+	sandbox map[string]string // containers' network namespaces
+}
+
+// attachment is what the program attach is told: an ADD by the node's own steps.
+type attachment struct {
+	Config  node.Config
+	Network vnet.Network
+	Want    vnet.Attachment
+	NetNS   string
+}
+
+// attach attaches one container, as plugins/tenet does.
+func attach() {
+	var a attachment
+	err := json.Unmarshal([]byte(os.Args[1]), &a)
+	if err == nil {
+		a.Config.Datapath = os.Args[2]
+		err = add(a)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func add(a attachment) error {
+	ctx := context.Background()
+	n := node.Open(a.Config, nil)
+	defer n.Close()
+	if err := n.EnsureBridge(ctx); err != nil {
+		return err
+	}
+	e, _, err := n.Record(ctx, node.Want{Attachment: a.Want, CNINetwork: "net1", NetNS: a.NetNS, Network: a.Network, Declare: true})
+	if err != nil {
+		return err
+	}
+	if err := n.Lay(ctx, &e); err != nil {
+		return err
+	}
+	port, err := n.Plug(ctx, e)
+	if err != nil {
+		return err
+	}
+	if err := n.Connect(ctx, e, port); err != nil {
+		return err
+	}
+	return n.Confirm(ctx, e)
+}
+
+// newWorld starts a node with nothing on it.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{Switch: ovstest.Start(t, ovstest.Real()), t: t, sandbox: map[string]string{}}
+	work := t.TempDir()
+	t.Setenv("WORK", work)
+	if err := os.Symlink(w.RunDir, filepath.Join(work, "run")); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// attach starts a container and attaches it on a bridge.
+func (w *world) attach(container, network, bridge string, prefixes ...string) {
+	w.t.Helper()
+	// It ends with the test, whatever becomes of that.
+	sandbox := exec.CommandContext(w.t.Context(), "sleep", "3600")
+	sandbox.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if err := sandbox.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		_ = sandbox.Process.Kill()
+		_ = sandbox.Wait()
+	})
+	netns := fmt.Sprintf("/proc/%d/ns/net", sandbox.Process.Pid)
+	w.sandbox[container] = netns
+	ref, err := parseRef(network)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	a := attachment{
+		Config:  node.Config{Bridge: bridge, OVSRunDir: w.RunDir, DataDir: filepath.Join(os.Getenv("WORK"), "data")},
+		Network: vnet.Network{Tenant: ref.Tenant, Name: ref.Network},
+		Want:    vnet.Attachment{Container: container, IfName: "eth0"}, NetNS: netns,
+	}
+	for _, p := range prefixes {
+		a.Network.Subnets = append(a.Network.Subnets, vnet.Subnet{Prefix: netip.MustParsePrefix(p)})
+	}
+	text, err := json.Marshal(a)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.Run(w.t, "attach", string(text), w.Datapath)
+}
+
+// in runs a program in a container, whether or not it succeeds.
+func (w *world) in(container string, args ...string) {
+	_, _ = w.Output(append([]string{"nsenter", "--net=" + w.sandbox[container]}, args...)...)
+}
+
+// tenetctl runs tenetctl, which must do what it is asked.
+func (w *world) tenetctl(args ...string) string {
+	w.t.Helper()
+	return w.Run(w.t, append([]string{"tenetctl"}, args...)...)
+}
+
+// wants looks for texts in an output.
+func (w *world) wants(out string, texts ...string) {
+	w.t.Helper()
+	for _, text := range texts {
+		if !strings.Contains(out, text) {
+			w.t.Errorf("no %q in:\n%s", text, out)
+		}
+	}
+}
+
+var web = []string{"10.0.0.0/24", "fd00:1::/64"}
+
+// populate attaches what most tests look at: two tenants that overlap.
+func (w *world) populate() {
+	w.t.Helper()
+	w.attach("c1", "blue/web", "br-tenet", web...)
+	w.attach("c2", "blue/web", "br-tenet", web...)
+	w.attach("c3", "blue/db", "br-tenet", "10.0.1.0/24")
+	w.attach("r1", "red/web", "br-tenet", web...)
+}
+
+func TestTraceTellsWhereAPacketGoes(t *testing.T) {
+	w := newWorld(t)
+	w.populate()
+	for _, tc := range []struct{ sentence, args, verdict string }{
+		{"a neighbour is reached", "c1 c2", "delivered to the port of c2/eth0"},
+		{"over IPv6 too", "c1 fd00:1::3 tcp/443", "delivered to the port of c2/eth0"},
+		{"the tenant's other network is reached by the router", "c1 c3 tcp/5432", "delivered to the port of c3/eth0"},
+		{"the gateway answers", "c1 10.0.0.1", "answered by the gateway, to c1/eth0 itself"},
+		{"nothing leaves the tenant", "c1 192.0.2.1 udp/53", "dropped in Route: unroutable: "},
+		{"nobody has the address", "c1 10.0.0.77", "dropped in Neighbour: unknown-neighbour: "},
+		{"nobody has it in the other network", "c1 10.0.1.77", "dropped in NextHop: unknown-address: "},
+		{"another tenant's address leads to one's own", "c2 r1", "delivered to the port of c1/eth0"},
+		{"another's IPv4 address is refused", "c1 c2 --source-ip 10.0.0.3", "dropped in PortSecurity: spoofed-ipv4: the sender used "},
+		{"another's IPv6 address is refused", "c1 c2 --source-ip fd00:1::3", "dropped in PortSecurity: spoofed-ipv6: the sender used "},
+		{"another's MAC is refused", "c1 c2 --source-mac 0a:58:0a:00:00:03", "dropped in PortSecurity: spoofed-mac: the sender used "},
+		{"multicast is not carried unless asked for", "c1 224.0.0.251 udp/5353", "dropped in Flood: no-multicast: "},
+		{"a place names the sender and the target", "blue/web/10.0.0.2 blue/db/10.0.1.2", "delivered to the port of c3/eth0"},
+	} {
+		t.Run(tc.sentence, func(t *testing.T) {
+			w.t = t
+			out := w.tenetctl(append([]string{"trace"}, strings.Fields(tc.args)...)...)
+			if verdict := out[strings.LastIndex(out, "\n")+1:]; !strings.HasPrefix(verdict, tc.verdict) {
+				t.Errorf("%s, want %s\n%s", verdict, tc.verdict, out)
+			}
+		})
+	}
+	w.t = t
+	w.wants(w.tenetctl("trace", "c2", "r1"), "note: r1 is of another tenant, whom c2/eth0 cannot address")
+	var got traceView
+	if err := json.Unmarshal([]byte(w.tenetctl("trace", "c1", "c3", "-o", "json")), &got); err != nil {
+		t.Fatal(err)
+	}
+	var tables []string
+	for _, s := range got.Steps {
+		tables = append(tables, s.Name)
+	}
+	if want := []string{"Classify", "PortSecurity", "Route", "NextHop", "RouterSource", "Destination", "Output"}; !slices.Equal(tables, want) {
+		t.Errorf("tables %v, want %v", tables, want)
+	}
+	if !slices.Equal(got.Verdict.Delivered, []string{"c3/eth0"}) {
+		t.Errorf("delivered to %v", got.Verdict.Delivered)
+	}
+}
+
+func TestStatusCountsWhatIsThereAndWhatIsDropped(t *testing.T) {
+	w := newWorld(t)
+	w.wants(w.tenetctl("status"), "br-tenet, to be made by the first ADD", "not there yet", "0 tenants, 0 networks, 0 endpoints")
+	w.populate()
+	w.wants(w.tenetctl("status"),
+		"Open vSwitch", "br-tenet, datapath "+w.Datapath+", 4 ports", "agrees with the store",
+		"2 tenants, 3 networks, 4 endpoints", "addresses in use: 7", "blue/web  10.0.0.0/24     2  251")
+
+	w.in("c1", "ping", "-c1", "-W1", "10.0.0.3")
+	w.in("c1", "ip", "addr", "add", "10.0.0.66/24", "dev", "eth0")
+	w.in("c1", "ping", "-c1", "-W1", "-I", "10.0.0.66", "10.0.0.3")
+	var got endpointDetails
+	ovstest.Wait(t, "the counters", func() bool { // the switch counts with a delay
+		got = endpointDetails{}
+		if err := json.Unmarshal([]byte(w.tenetctl("endpoint", "show", "c1", "-o", "json")), &got); err != nil {
+			t.Fatal(err)
+		}
+		return len(got.Traffic.Drops) > 0 && got.Traffic.SentPackets > 1 && got.Traffic.ReceivedPackets > 0
+	})
+	if d := got.Traffic.Drops[0]; d.Reason != "spoofed-ipv4" && d.Reason != "forged-arp" {
+		t.Errorf("drops %+v", got.Traffic.Drops)
+	}
+	if got.Switch == nil || got.Switch.OFPort <= 0 || len(got.Differences) > 0 {
+		t.Errorf("port %+v, differences %v", got.Switch, got.Differences)
+	}
+	w.wants(w.tenetctl("status"), "DROPPED", got.Traffic.Drops[0].Reason)
+	w.wants(w.tenetctl("endpoint", "show", "c1"), "everything stands as recorded", "the sender")
+
+	w.in("c2", "ip", "link", "set", "eth0", "mtu", "1300")
+	w.wants(w.tenetctl("endpoint", "show", "c2"), "differs: ")
+}
+
+func TestSyncRepairsEveryBridge(t *testing.T) {
+	w := newWorld(t)
+	w.populate()
+	w.attach("o1", "blue/web", "br-other", web...)
+	agree := "br-tenet: everything agrees with the store\nbr-other: everything agrees with the store"
+	if out := w.tenetctl("sync", "--dry-run"); out != agree {
+		t.Errorf("at first:\n%s", out)
+	}
+	for _, bridge := range []string{"br-tenet", "br-other"} {
+		w.Run(t, "ovs-ofctl", "-O", "OpenFlow15", "del-flows", w.Mgmt(bridge))
+	}
+	w.Run(t, "ovs-ofctl", "-O", "OpenFlow15", "add-flow", w.Mgmt("br-tenet"), "table=9,priority=7,actions=drop")
+	w.Run(t, "ovs-vsctl", "del-port", "t"+string(vnet.Attachment{Container: "c2", IfName: "eth0"}.ID()))
+	w.wants(w.tenetctl("trace", "c1", "c3"), "dropped in Classify: no flow matches")
+
+	dry := w.tenetctl("sync", "--dry-run")
+	w.wants(dry, "br-tenet: 1 stray flow would be removed", "would be plugged in again", "br-other: ", "missing flows would be written")
+	if again := w.tenetctl("sync", "--dry-run"); again != dry {
+		t.Errorf("a dry run changed something:\n%s\n%s", dry, again)
+	}
+	w.wants(w.tenetctl("sync"), "br-tenet: 1 stray flow removed", "plugged in again", "missing flows written")
+	if out := w.tenetctl("sync"); out != agree {
+		t.Errorf("after a sync:\n%s", out)
+	}
+	w.wants(w.tenetctl("trace", "c1", "c2"), "delivered to the port of c2/eth0")
+	w.wants(w.tenetctl("endpoint", "show", "o1"), "everything stands as recorded")
+}
+
+func TestARestartOfTheSwitchIsPreparedAndRepaired(t *testing.T) {
+	w := newWorld(t)
+	w.populate()
+	w.attach("o1", "blue/web", "br-other", web...)
+	w.Run(t, "ovs-vsctl", "add-br", "br-foreign", "--", "set", "bridge", "br-foreign", "datapath_type="+w.Datapath)
+	flag := func() string {
+		return w.Run(t, "ovs-vsctl", "--if-exists", "get", "Open_vSwitch", ".", "other_config:flow-restore-wait")
+	}
+	w.KillVswitchd()
+	w.tenetctl("sync", "--before-switch")
+	if flag() != `"true"` {
+		t.Errorf("the switch is not told to wait: flag %s", flag())
+	}
+	w.StartVswitchd()
+	w.wants(w.tenetctl("status"), "waits for its flows")
+	w.wants(w.tenetctl("sync", "--after-switch"), "missing flows written")
+	if flag() != "" {
+		t.Errorf("the switch still waits: flag %s", flag())
+	}
+	w.wants(w.tenetctl("status"), "br-tenet, ", "br-other, ", "agrees with the store")
+	if out := w.tenetctl("sync", "--dry-run"); strings.Contains(out, "would") {
+		t.Errorf("left undone:\n%s", out)
+	}
+	// A bridge of somebody else's is left alone, also if the configuration names it.
+	before := w.Run(t, "ovs-ofctl", "dump-flows", "--no-stats", "br-foreign")
+	if _, err := w.Output("tenetctl", "sync", "--after-switch", "--bridge", "br-foreign"); err == nil {
+		t.Error("somebody else's bridge was accepted")
+	}
+	if after := w.Run(t, "ovs-ofctl", "dump-flows", "--no-stats", "br-foreign"); after != before {
+		t.Errorf("flows of somebody else's bridge: %s, before %s", after, before)
+	}
+}
+
+func TestEndpointDelLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.populate()
+	w.wants(w.tenetctl("endpoint", "del", "c1"), "endpoint c1/eth0 deleted")
+	if out := w.tenetctl("endpoint", "list"); strings.Contains(out, "c1/eth0") {
+		t.Error(out)
+	}
+	w.wants(w.tenetctl("sync", "--dry-run"), "everything agrees with the store")
+	w.wants(w.tenetctl("trace", "c2", "10.0.0.2"), "nobody's address", "dropped in Neighbour")
+	if out := w.Run(t, "ip", "-o", "link"); strings.Contains(out, vnet.Attachment{Container: "c1", IfName: "eth0"}.ID().Port()) {
+		t.Error(out)
+	}
+	for _, c := range []string{"c2", "c3", "r1"} {
+		w.tenetctl("endpoint", "del", c)
+	}
+	for _, network := range []string{"blue/web", "blue/db", "red/web"} {
+		w.tenetctl("network", "del", network)
+	}
+	w.tenetctl("tenant", "del", "red")
+	w.wants(w.tenetctl("status"), "1 tenant, 0 networks, 0 endpoints", "addresses in use: 0", "agrees with the store")
+}

@@ -1,0 +1,176 @@
+package cni_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/tenet-cni/tenet/pkg/cni"
+	"github.com/tenet-cni/tenet/pkg/node"
+)
+
+// look does with a configuration what the plugins do before they act, and returns the error
+// that a runtime would get.
+func look(conf *cni.NetConf, err error) error {
+	for _, step := range []func() error{
+		func() error { return err },
+		func() error {
+			config, err := node.LoadConfig(conf.Config)
+			if err == nil {
+				_, err = config.Override(node.Config{Bridge: conf.Bridge, OVSRunDir: conf.OVSRunDir, DataDir: conf.DataDir, Datapath: conf.Datapath})
+			}
+			return err
+		},
+		func() error { _, _, err := conf.Declaration(); return err },
+		func() error { _, err := conf.Addresses(); return err },
+		func() error { _, err := conf.MAC(); return err },
+	} {
+		if err := step(); err != nil {
+			return cni.Error(err)
+		}
+	}
+	return nil
+}
+
+// conf is a sound configuration of type tenet with more keys, which may be none.
+func conf(more string) string {
+	if more != "" {
+		more = "," + more
+	}
+	return `{"cniVersion":"1.1.0","name":"net","type":"tenet","network":"web"` + more + `}`
+}
+
+const (
+	tenant = `"tenant":"blue"`
+	four   = tenant + `,"subnets":[{"prefix":"10.0.0.0/24"}]`
+	six    = tenant + `,"subnets":[{"prefix":"10.0.0.0/24"},{"prefix":"fd00::/64"}]`
+)
+
+type badInput struct {
+	what, conf, args string
+	code             uint
+	text             string
+}
+
+var badInputs = []badInput{
+	{"unknown key", conf(tenant + `,"netwrok":"web"`), "", 7, `unknown key "netwrok"`},
+	{"key in another case", conf(`"Tenant":"blue"`), "", 7, `unknown key "Tenant"`},
+	{"key beside itself in another case", conf(tenant + `,"TENANT":"red"`), "", 7, `unknown key "TENANT"`},
+	{"key that folds to ours", conf(tenant + `,"\u017fubnets":[]`), "", 7, `unknown key "ſubnets"`},
+	{"key given twice", conf(tenant + `,"tenant":"red"`), "", 7, `key "tenant" is given twice`},
+	{"unknown key of a subnet", conf(tenant + `,"subnets":[{"prefix":"10.0.0.0/24","gatewy":"10.0.0.9"}]`), "", 7, `subnets[0]: unknown key "gatewy"`},
+	{"key of a subnet twice", conf(tenant + `,"subnets":[{"prefix":"10.0.0.0/24","prefix":"10.1.0.0/24"}]`), "", 7, `subnets[0]: key "prefix" is given twice`},
+	{"key of a subnet in another case", conf(tenant + `,"subnets":[{"prefix":"10.0.0.0/24","Prefix":"10.1.0.0/24"}]`), "", 7, `unknown key "Prefix"`},
+	{"tenant that is a number", conf(`"tenant":7`), "", 7, `key "tenant" is a number`},
+	{"subnets that are text", conf(tenant + `,"subnets":"10.0.0.0/24"`), "", 7, `key "subnets" is a string`},
+	{"subnet that is text", conf(tenant + `,"subnets":["10.0.0.0/24"]`), "", 7, `"subnets" is a string`},
+	{"vni that is text", conf(four + `,"vni":"7"`), "", 7, `key "vni" is a string`},
+	{"negative vni", conf(four + `,"vni":-1`), "", 7, `key "vni" is a number -1`},
+	{"mtu with a fraction", conf(four + `,"mtu":1400.5`), "", 7, `key "mtu" is a number 1400.5`},
+	{"name that is a number", `{"cniVersion":"1.1.0","name":7,"type":"tenet","network":"web","tenant":"blue"}`, "", 7, `key "name" is a number`},
+	{"dns that is text", conf(tenant + `,"dns":"10.0.0.1"`), "", 7, `key "dns" is a string`},
+
+	{"bad prefix", conf(tenant + `,"subnets":[{"prefix":"10.0.0.0/33"}]`), "", 7, `10.0.0.0/33`},
+	{"no prefix", conf(tenant + `,"subnets":[{"gateway":"10.0.0.1"}]`), "", 7, `subnet without a prefix`},
+	{"host bits", conf(tenant + `,"subnets":[{"prefix":"10.0.0.7/24"}]`), "", 7, `did you mean 10.0.0.0/24`},
+	{"bad gateway", conf(tenant + `,"subnets":[{"prefix":"10.0.0.0/24","gateway":"10.0.0"}]`), "", 7, `10.0.0`},
+	{"gateway outside", conf(tenant + `,"subnets":[{"prefix":"10.0.0.0/24","gateway":"10.0.1.1"}]`), "", 7, `gateway 10.0.1.1 is outside its subnet 10.0.0.0/24`},
+	{"bad range", conf(tenant + `,"subnets":[{"prefix":"10.0.0.0/24","reserved":["10.0.0.9-10.0.0.2"]}]`), "", 7, `range "10.0.0.9-10.0.0.2"`},
+	{"overlap", conf(tenant + `,"subnets":[{"prefix":"10.0.0.0/24"},{"prefix":"10.0.0.0/25"}]`), "", 7, `subnets 10.0.0.0/24 and 10.0.0.0/25 overlap`},
+	{"vni 0", conf(four + `,"vni":0`), "", 7, `vni 0: must be 1 to`},
+	{"vni of a hop", conf(four + `,"vni":15728640`), "", 7, `vni 15728640`},
+	{"vni beyond 32 bits", conf(four + `,"vni":4294967297`), "", 7, `vni`},
+	{"mtu 0", conf(four + `,"mtu":0`), "", 7, `mtu 0`},
+	{"negative mtu", conf(four + `,"mtu":-1`), "", 7, `mtu -1`},
+	{"mtu below IPv6's least", conf(six + `,"mtu":1279`), "", 7, `mtu 1279: below 1280`},
+	{"vni without subnets", conf(tenant + `,"vni":7`), "", 7, `need subnets`},
+	{"gateway nat", conf(four + `,"gateway":"nat"`), "", 7, `gateway "nat" is not available`},
+	{"gateway rubbish", conf(four + `,"gateway":"x"`), "", 7, `gateway "x"`},
+
+	{"no tenant", conf(""), "", 7, `tenant is missing`},
+	{"no network", `{"cniVersion":"1.1.0","name":"net","type":"tenet","tenant":"blue"}`, "", 7, `network is missing`},
+	{"tenant with a slash", conf(`"tenant":"a/b"`), "", 7, `tenant "a/b": character "/"`},
+	{"tenant with a space", conf(`"tenant":"a b"`), "", 7, `tenant "a b": character " "`},
+	{"long tenant", conf(`"tenant":"` + strings.Repeat("x", 64) + `"`), "", 7, `64 characters`},
+	{"tenantFrom rubbish", conf(`"tenantFrom":"label"`), "", 7, `tenantFrom "label"`},
+	{"tenant twice over", conf(tenant + `,"tenantFrom":"namespace"`), "", 7, `tenant and tenantFrom`},
+	{"tenantFrom without namespace", conf(`"tenantFrom":"namespace"`), "", 7, `no K8S_POD_NAMESPACE`},
+	{"tenantFrom with a bad namespace", conf(`"tenantFrom":"namespace"`), "K8S_POD_NAMESPACE=a/b", 7, `tenant "a/b"`},
+
+	{"datapath", conf(tenant + `,"datapath":"dpdk"`), "", 7, `datapath "dpdk"`},
+	{"long bridge", conf(tenant + `,"bridge":"br-0123456789abc"`), "", 7, `bridge "br-0123456789abc"`},
+	{"bridge that is a path", conf(tenant + `,"bridge":"../x"`), "", 7, `bridge "../x"`},
+	{"relative dataDir", conf(tenant + `,"dataDir":"data"`), "", 7, `dataDir "data"`},
+	{"relative ovsRunDir", conf(tenant + `,"ovsRunDir":"ovs"`), "", 7, `ovsRunDir "ovs"`},
+	{"config that is not there", conf(tenant + `,"config":"/nowhere/tenet.json"`), "", 7, `/nowhere/tenet.json`},
+
+	{"ipam with our keys in it", conf(`"ipam":{"type":"tenet-ipam","tenant":"blue"}`), "", 7, `ipam: unknown key "tenant"`},
+	{"ipam without type but keys", conf(tenant + `,"ipam":{"subnets":[]}`), "", 7, `ipam: unknown key "subnets"`},
+	{"ipam whose type is in another case", conf(tenant + `,"ipam":{"Type":"host-local"}`), "", 7, `ipam: unknown key "Type"`},
+	{"ipam with two types", conf(tenant + `,"ipam":{"type":"tenet-ipam","type":"host-local"}`), "", 7, `ipam: key "type" is given twice`},
+	{"ipam that is text", conf(tenant + `,"ipam":"tenet-ipam"`), "", 7, `ipam: must be an object`},
+	{"ipMasq", conf(tenant + `,"ipMasq":true`), "", 7, `ipMasq is not offered`},
+	{"portMappings", conf(tenant + `,"runtimeConfig":{"portMappings":[{"hostPort":80}]}`), "", 7, `portMappings is not available`},
+	{"bandwidth", conf(tenant + `,"runtimeConfig":{"bandwidth":{"ingressRate":1}}`), "", 7, `bandwidth is not available`},
+	{"runtimeConfig that is a list", conf(tenant + `,"runtimeConfig":[]`), "", 7, `runtimeConfig: must be an object`},
+	{"ips that is text", conf(tenant + `,"runtimeConfig":{"ips":"10.0.0.2"}`), "", 7, `runtimeConfig: key "ips" is a string`},
+	{"ips rubbish", conf(tenant + `,"runtimeConfig":{"ips":["ten"]}`), "", 7, `address "ten"`},
+	{"ips with a zone", conf(tenant + `,"runtimeConfig":{"ips":["fe80::1%eth0"]}`), "", 7, `a zone makes no sense`},
+	{"multicast MAC", conf(tenant + `,"runtimeConfig":{"mac":"01:00:5e:00:00:01"}`), "", 7, `multicast`},
+	{"malformed MAC", conf(tenant + `,"runtimeConfig":{"mac":"0a:58"}`), "", 7, `MAC "0a:58"`},
+	{"two MACs", conf(tenant + `,"runtimeConfig":{"mac":"0a:58:0a:00:00:02"}`), "MAC=0a:58:0a:00:00:03", 7, `asked by capability`},
+	{"prevResult text", conf(tenant + `,"prevResult":"x"`), "", 7, `"prevResult" is a string`},
+	{"prevResult rubbish", conf(tenant + `,"prevResult":{"cniVersion":"1.1.0","ips":[{"address":"x"}]}`), "", 7, `prevResult`},
+
+	{"empty", "", "", 7, `empty: it is read from standard input`},
+	{"blank", " \n", "", 7, `empty: it is read from standard input`},
+	{"truncated", `{"cniVersion":"1.1.0","name":"net"`, "", 6, `not JSON`},
+	{"more after the end", conf(tenant) + `{}`, "", 6, `not JSON`},
+	{"a list", `[]`, "", 7, `must be an object`},
+	{"null", `null`, "", 7, `tenant is missing`},
+	{"10 MB", conf(tenant + `,"args":"` + strings.Repeat("x", 10<<20) + `"`), "", 7, `more than 1048576`},
+	{"nested deep", strings.Repeat("[", 100000), "", 6, `not JSON`},
+
+	{"args without value", conf(tenant), "IP", 4, `CNI_ARGS: ARGS: invalid pair "IP"`},
+	{"args unknown", conf(tenant), "FOO=1", 4, `unknown args ["FOO=1"]`},
+	{"args that name a field", conf(tenant), "CommonArgs=1;IgnoreUnknown=1", 4, `CommonArgs`},
+	{"args IgnoreUnknown rubbish", conf(tenant), "IgnoreUnknown=maybe", 4, `IgnoreUnknown`},
+	{"args IP rubbish", conf(tenant), "IP=ten", 7, `address "ten"`},
+	{"args MAC rubbish", conf(tenant), "MAC=xx", 7, `MAC "xx"`},
+}
+
+func TestEveryBadInputGetsACodeAndATextThatNamesIt(t *testing.T) {
+	for _, test := range badInputs {
+		err := look(cni.ParseTenet([]byte(test.conf), test.args))
+		e, ok := errors.AsType[*types.Error](err)
+		if !ok || e.Code != test.code || !strings.Contains(e.Msg, test.text) || strings.Contains(e.Msg, "\n") {
+			t.Errorf("%s: got %s, want code %d with %s", test.what, clip(fmt.Sprintf("%#v", err)), test.code, test.text)
+		}
+	}
+}
+
+func clip(s string) string { return s[:min(len(s), 300)] }
+
+func TestWhatCNIAndRuntimesAddIsAccepted(t *testing.T) {
+	for what, test := range map[string]struct{ conf, args string }{
+		"nothing more":      {conf(tenant), ""},
+		"CNI's own keys":    {conf(four + `,"disableCheck":true,"dns":{"nameservers":["10.0.0.53"]},"capabilities":{"ips":true,"io.kubernetes.cri.x":true},"args":{"cni":{"labels":[]},"Cni":1}`), ""},
+		"extensions":        {conf(tenant + `,"cni.dev/valid-attachments":[{"containerID":"c","ifname":"e"}],"cni.dev/attachments":[],"io.podman/x":1`), ""},
+		"runtimeConfig":     {conf(tenant + `,"runtimeConfig":{"dns":{"servers":[]},"io.kubernetes.cri.pod-annotations":{"a":"b"},"portMappings":[ ],"bandwidth":null,"ips":["10.0.0.2/24","fd00::2"],"mac":"0a:58:0a:00:00:02"}`), ""},
+		"what is off":       {conf(tenant + `,"ipMasq":false`), ""},
+		"Kubernetes":        {conf(`"tenantFrom":"namespace"`), "IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=p;K8S_POD_UID=u;K8S_POD_INFRA_CONTAINER_ID=c;OTHER=x"},
+		"Kubernetes, first": {conf(`"tenantFrom":"namespace"`), "K8S_POD_NAMESPACE=blue;OTHER=x;IgnoreUnknown=true"},
+		"args":              {conf(tenant), "IP=10.0.0.2,fd00::2;MAC=0a:58:0a:00:00:02"},
+		"prevResult":        {conf(tenant + `,"prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"lo"}]}`), ""},
+		"empty ipam":        {conf(tenant + `,"ipam":{}`), ""},
+		"our ipam":          {conf(tenant + `,"ipam":{"type":"tenet-ipam"}`), ""},
+		"foreign ipam":      {conf(four + `,"ipam":{"type":"host-local","ranges":[[{"subnet":"10.0.0.0/24"}]]}`), ""},
+	} {
+		if err := look(cni.ParseTenet([]byte(test.conf), test.args)); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
