@@ -181,7 +181,7 @@ func (n *Node) network(ctx context.Context, r vnet.Ref) (pipeline.Network, error
 func (n *Node) cable(e vnet.Endpoint) veth.Cable {
 	c := veth.Cable{
 		Host: e.ID.Port(), Container: e.IfName, NetNS: e.NetNS, MAC: e.MAC.HardwareAddr(), MTU: e.MTU,
-		Addrs: e.Addrs, Userspace: n.bridge.Datapath == "netdev", Alias: linkAlias + string(e.ID),
+		Addrs: e.Addrs, Userspace: n.bridge.Datapath == "netdev", Alias: linkAlias(e.Bridge) + string(e.ID),
 	}
 	for _, r := range e.Routes {
 		c.Routes = append(c.Routes, veth.Route{Dst: r.Dst, Via: r.Via, IfFree: true})
@@ -189,8 +189,8 @@ func (n *Node) cable(e vnet.Endpoint) veth.Cable {
 	return c
 }
 
-// linkAlias begins the alias of every link of ours.
-const linkAlias = "tenet endpoint "
+// linkAlias begins the alias of every link of ours on the bridge.
+func linkAlias(bridge string) string { return "tenet " + bridge + " " }
 
 // Lay makes the endpoint's cable: a veth pair with its peer in the container's namespace. Of
 // the endpoint's routes it keeps those that no other interface of the container had already.

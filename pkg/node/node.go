@@ -68,15 +68,24 @@ func (n *Node) EnsureBridge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.bridge, err = sw.EnsureBridge(ctx, ovs.BridgeSpec{Name: n.Bridge, Owner: bridgeOwner, Datapath: n.Datapath})
+	n.bridge, err = sw.EnsureBridge(ctx, ovs.BridgeSpec{Name: n.Bridge, Owner: n.DataDir, Datapath: n.Datapath})
 	if errors.Is(err, ovs.ErrNotOurs) {
 		return vnet.WithHint(kind(err), "name another bridge in the configuration (\"bridge\"), or remove this one if nobody needs it")
 	}
 	return kind(err)
 }
 
-// bridgeOwner is the value of external_ids:tenet on the bridge's own rows.
-const bridgeOwner = "bridge"
+// owns returns nil if the bridge belongs to this node's store, which external_ids:tenet names: two
+// stores give the same numbers to different tenants. Else it is a vnet.ErrExists.
+func (n *Node) owns(b ovs.Bridge) error {
+	switch b.Owner {
+	case n.DataDir:
+		return nil
+	case "":
+		return vnet.Existsf("bridge %s is not tenet's", b.Name)
+	}
+	return vnet.Existsf("bridge %s belongs to the store in %s", b.Name, b.Owner)
+}
 
 // openflow connects to the bridge's management socket.
 func (n *Node) openflow(ctx context.Context, bridge string) (*openflow.Conn, error) {

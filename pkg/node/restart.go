@@ -15,18 +15,31 @@ import (
 // datapath still knows until AfterSwitch has restored the flows. Without a bridge of ours it
 // does nothing: the request holds for every bridge.
 func (n *Node) BeforeSwitch(ctx context.Context) error {
-	sw, err := n.dial(ctx)
-	if err != nil {
-		return err
+	ours := false
+	err := n.EachBridge(ctx, func(n *Node) error {
+		b, err := n.sw.Bridge(ctx, n.Bridge)
+		if errors.Is(err, ovs.ErrNotFound) || err == nil && n.owns(b) != nil {
+			return nil
+		}
+		if err != nil {
+			return kind(err)
+		}
+		ours = true
+		return n.prune(ctx)
+	})
+	if ours {
+		err = errors.Join(err, kind(n.sw.SetRestoreWait(ctx, true)))
 	}
-	rows, err := sw.Ports(ctx, n.Bridge)
-	if errors.Is(err, ovs.ErrNotFound) || errors.Is(err, ovs.ErrNotOurs) {
-		return nil
-	}
+	return err
+}
+
+// prune removes the rows whose link is gone, without waiting for ovs-vswitchd.
+func (n *Node) prune(ctx context.Context) error {
+	rows, err := n.sw.Ports(ctx, n.Bridge)
 	if err != nil {
 		return kind(err)
 	}
-	links, err := veth.List(ctx, linkAlias)
+	links, err := veth.List(ctx, linkAlias(n.Bridge))
 	if err != nil {
 		return kind(err)
 	}
@@ -40,7 +53,7 @@ func (n *Node) BeforeSwitch(ctx context.Context) error {
 			dead = append(dead, row.Name)
 		}
 	}
-	return kind(errors.Join(sw.UnplugAll(ctx, n.Bridge, dead), sw.SetRestoreWait(ctx, true)))
+	return kind(n.sw.UnplugAll(ctx, n.Bridge, dead))
 }
 
 // AfterSwitch restores the flows of every bridge of ours once ovs-vswitchd answers, and then
@@ -84,11 +97,11 @@ func (n *Node) AfterSwitch(ctx context.Context) (Drift, error) {
 // restore writes the flows and nothing else: it is what the traffic waits for.
 func (n *Node) restore(ctx context.Context) (Drift, error) {
 	bridge, err := n.sw.Bridge(ctx, n.Bridge)
-	switch {
-	case err != nil:
+	if err != nil {
 		return Drift{}, kind(err)
-	case bridge.Owner == "":
-		return Drift{}, vnet.Existsf("bridge %s is not tenet's", n.Bridge)
+	}
+	if err := n.owns(bridge); err != nil {
+		return Drift{}, err
 	}
 	if err := n.sw.AwaitBridge(ctx, n.Bridge); err != nil {
 		return Drift{}, kind(err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/tenet-cni/tenet/pkg/ovs"
-	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
 // Missing is something that an ADD would need and that is not there.
@@ -38,8 +37,8 @@ func (n *Node) Missing(ctx context.Context) []Missing {
 		note("ovs-vswitchd", kind(err), false)
 	case err != nil:
 		note("bridge "+n.Bridge, kind(err), false)
-	case b.Owner == "":
-		note("bridge "+n.Bridge, vnet.Existsf("it exists and is not tenet's"), false)
+	case n.owns(b) != nil:
+		note("bridge "+n.Bridge, n.owns(b), false)
 	default:
 		note("management socket of "+n.Bridge, kind(sw.Alive(ctx, n.Bridge)), true)
 	}

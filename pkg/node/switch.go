@@ -41,8 +41,8 @@ func (n *Node) Switch(ctx context.Context) (Switch, error) {
 	if err != nil {
 		return s, kind(err)
 	}
-	if b.Owner == "" {
-		return s, vnet.Existsf("bridge %s is not tenet's", n.Bridge)
+	if err := n.owns(b); err != nil {
+		return s, err
 	}
 	s.Datapath = b.Datapath
 	ports, err := sw.Ports(ctx, n.Bridge)

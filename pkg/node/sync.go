@@ -32,6 +32,14 @@ type Drift struct {
 type Orphan struct {
 	ID  vnet.EndpointID `json:"id"`
 	Why string          `json:"why"`
+
+	seen vnet.Endpoint
+}
+
+// still reports whether e is what was judged: another ADD may have made it anew meanwhile, with
+// another port number.
+func (o Orphan) still(e vnet.Endpoint) bool {
+	return e.State == o.seen.State && e.OFPort == o.seen.OFPort
 }
 
 // Count returns how many differences there are.
@@ -80,7 +88,6 @@ func (n *Node) pass(ctx context.Context, apply bool) (Drift, error) {
 type sight struct {
 	here      string
 	endpoints []vnet.Endpoint // on the bridge
-	elsewhere map[string]bool // links of endpoints on other bridges
 	busy      map[vnet.EndpointID]bool
 	rows      map[string]ovs.Port
 	links     map[string]bool
@@ -105,7 +112,7 @@ func (n *Node) look(ctx context.Context) (sight, error) {
 	for _, row := range rows {
 		s.rows[row.Name] = row
 	}
-	links, err := veth.List(ctx, linkAlias)
+	links, err := veth.List(ctx, linkAlias(n.Bridge))
 	if err != nil {
 		return s, kind(err)
 	}
@@ -116,14 +123,7 @@ func (n *Node) look(ctx context.Context) (sight, error) {
 	if err != nil {
 		return s, err
 	}
-	s.elsewhere = map[string]bool{}
-	for _, e := range all {
-		if e.Bridge == n.Bridge {
-			s.endpoints = append(s.endpoints, e)
-		} else {
-			s.elsewhere[e.ID.Port()] = true
-		}
-	}
+	s.endpoints = slices.DeleteFunc(all, func(e vnet.Endpoint) bool { return e.Bridge != n.Bridge })
 	for _, e := range s.endpoints {
 		unlock, err := n.tryAttachment(e.ID)
 		if err != nil {
@@ -160,7 +160,7 @@ func (s sight) drift() Drift {
 			continue
 		}
 		if why := s.orphaned(e); why != "" {
-			d.Endpoints = append(d.Endpoints, Orphan{e.ID, why})
+			d.Endpoints = append(d.Endpoints, Orphan{ID: e.ID, Why: why, seen: e})
 		} else if row, ok := s.rows[port]; e.Boot == s.here && (!ok || row.OFPort <= 0) {
 			d.Unplugged = append(d.Unplugged, e.ID)
 		}
@@ -171,7 +171,7 @@ func (s sight) drift() Drift {
 		}
 	}
 	for link := range s.links {
-		if !known[link] && !s.elsewhere[link] {
+		if !known[link] {
 			d.Links = append(d.Links, link)
 		}
 	}
@@ -201,7 +201,12 @@ func (s sight) orphaned(e vnet.Endpoint) string {
 func (n *Node) repair(ctx context.Context, d Drift) error {
 	var errs []error
 	for _, o := range d.Endpoints {
-		errs = append(errs, n.whenFree(ctx, o.ID, func(e vnet.Endpoint) error { return n.remove(ctx, e) }))
+		errs = append(errs, n.whenFree(ctx, o.ID, func(e vnet.Endpoint) error {
+			if !o.still(e) {
+				return nil
+			}
+			return n.remove(ctx, e)
+		}))
 	}
 	sw, err := n.dial(ctx)
 	if err != nil {

@@ -1,9 +1,11 @@
 package node
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
 	"github.com/tenet-cni/tenet/pkg/ovs"
@@ -59,14 +61,14 @@ func TestWhatIsNobodys(t *testing.T) {
 	got := s.drift()
 	want := Drift{
 		Endpoints: []Orphan{
-			{pending.ID, "its ADD was cut short"},
-			{leaving.ID, "its DEL was cut short"},
-			{gone.ID, "its link is gone, with the container's namespace"},
-			{rebooted.ID, "it is of an earlier boot"},
+			{pending.ID, "its ADD was cut short", pending},
+			{leaving.ID, "its DEL was cut short", leaving},
+			{gone.ID, "its link is gone, with the container's namespace", gone},
+			{rebooted.ID, "it is of an earlier boot", rebooted},
 		},
 		Ports: []string{"tstranded"}, Links: []string{"tleft"}, Unplugged: []vnet.EndpointID{deaf.ID},
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Orphan{}), cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -29,10 +30,13 @@ type output struct {
 // Lines of ofproto/trace, as ofproto-dpif-xlate.c writes them: "10. MATCH, priority 5, cookie
 // 0x1", where MATCH and the cookie may be absent, or "10. No match."; actions are indented below
 // it, and below an action what came of it.
+// They are compiled when they are needed: most processes of this package are an ADD or a DEL.
 var (
-	tableLine  = regexp.MustCompile(`^ *(\d{1,3})\. +(.*)$`)
-	flowText   = regexp.MustCompile(`^(?:(.*), )?priority \d+(?:, cookie 0x([0-9a-f]{1,16}))?$`)
-	outputText = regexp.MustCompile(`^-> output port is (\d{1,10})$`)
+	tableLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^ *(\d{1,3})\. +(.*)$`) })
+	flowText  = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(?:(.*), )?priority \d+(?:, cookie 0x([0-9a-f]{1,16}))?$`)
+	})
+	outputText = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^-> output port is (\d{1,10})$`) })
 )
 
 // parseTrace reads the output of ofproto/trace: the tables in the order of the packet's visits.
@@ -44,7 +48,7 @@ func parseTrace(text string) ([]tableVisit, error) {
 		if strings.HasPrefix(line, "Final flow:") || strings.HasPrefix(line, "Megaflow:") || strings.HasPrefix(line, "Datapath actions:") {
 			continue
 		}
-		if m := tableLine.FindStringSubmatch(line); m != nil {
+		if m := tableLine().FindStringSubmatch(line); m != nil {
 			table, err := strconv.ParseUint(m[1], 10, 8)
 			if err != nil {
 				return nil, vnet.Invalidf("trace: line %q: no table has that number", line)
@@ -64,7 +68,7 @@ func parseTrace(text string) ([]tableVisit, error) {
 }
 
 func visit(table uint8, text string) tableVisit {
-	m := flowText.FindStringSubmatch(text)
+	m := flowText().FindStringSubmatch(text)
 	if m == nil {
 		return tableVisit{table: table, notes: []string{text}}
 	}
@@ -87,7 +91,7 @@ func (v *tableVisit) take(line string) {
 		v.actions = append(v.actions, line)
 	}
 	port, literal := strings.CutPrefix(line, "output:")
-	if m := outputText.FindStringSubmatch(line); m != nil {
+	if m := outputText().FindStringSubmatch(line); m != nil {
 		port, literal = m[1], true
 	}
 	switch {

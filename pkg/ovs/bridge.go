@@ -39,7 +39,7 @@ type Bridge struct {
 
 // EnsureBridge makes sure that a bridge of ours exists, drops what no flow admits (fail_mode=secure) and speaks
 // OpenFlow 1.5, and returns when ovs-vswitchd has applied it. It may be raced by other processes: there will be one
-// bridge. A bridge of that name without OwnerKey is ErrNotOurs and stays as it is. A bridge that ovs-vswitchd cannot
+// bridge. A bridge of that name without OwnerKey, or with another owner, is ErrNotOurs and stays as it is. A bridge that ovs-vswitchd cannot
 // make (it has no such datapath) is ErrDevice; its row stays.
 func (s *Switch) EnsureBridge(ctx context.Context, spec BridgeSpec) (Bridge, error) {
 	ctx, cancel := bound(ctx)
@@ -71,6 +71,8 @@ func (s *Switch) ensureBridge(ctx context.Context, spec BridgeSpec) (Bridge, err
 			return Bridge{}, err
 		case v.bridge.Owner == "":
 			return Bridge{}, ErrNotOurs
+		case v.bridge.Owner != spec.Owner:
+			return Bridge{}, fmt.Errorf("it belongs to %s: %w", v.bridge.Owner, ErrNotOurs)
 		case v.bridge.is(spec) && v.bridge.Applied:
 			return v.bridge, nil
 		case v.bridge.is(spec):
@@ -145,7 +147,7 @@ func (b Bridge) is(spec BridgeSpec) bool {
 			return false
 		}
 	}
-	return b.FailMode == "secure" && b.Owner == spec.Owner
+	return b.FailMode == "secure"
 }
 
 // mendBridge brings our bridge's row to what the spec says and returns the number of the change.

@@ -92,6 +92,18 @@ func TestAForeignBridgeIsNotTouched(t *testing.T) {
 	}
 }
 
+func TestABridgeOfAnotherOwnerIsNotTaken(t *testing.T) {
+	sw := ovstest.Start(t)
+	s := dial(t, sw)
+	ensure(t, s, sw)
+	before := sw.Run(t, "ovs-vsctl", "list", "bridge", "br0")
+	_, err := s.EnsureBridge(t.Context(), ovs.BridgeSpec{Name: "br0", Owner: "another"})
+	want(t, err, ovs.ErrNotOurs, "bridge br0")
+	if after := sw.Run(t, "ovs-vsctl", "list", "bridge", "br0"); after != before {
+		t.Errorf("the row changed from\n%s\nto\n%s", before, after)
+	}
+}
+
 func TestABridgeWithoutItsDatapathIsRefused(t *testing.T) {
 	sw := ovstest.Start(t, ovstest.Real())
 	_, err := dial(t, sw).EnsureBridge(t.Context(), ovs.BridgeSpec{Name: "br0", Owner: "node1", Datapath: "nonesuch"})
@@ -113,7 +125,7 @@ func TestABridgeForADeadVswitchdIsUnavailableInTime(t *testing.T) {
 	sw := ovstest.Start(t)
 	s := dial(t, sw)
 	sw.KillVswitchd()
-	_, err := s.EnsureBridge(within(t, soon), ovs.BridgeSpec{Name: "br0", Owner: "node1"})
+	_, err := s.EnsureBridge(within(t, soon), ovs.BridgeSpec{Name: "br0", Owner: "test"})
 	want(t, err, ovs.ErrUnavailable, "bridge br0", "ovs-vswitchd did not apply")
 	sw.StartVswitchd()
 	ensure(t, s, sw)
