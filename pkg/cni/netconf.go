@@ -49,7 +49,8 @@ type NetConf struct {
 
 	Runtime Runtime `json:"-"`
 	Args    Args    `json:"-"`
-	Raw     []byte  `json:"-"` // the whole configuration, as it came
+	ipam    map[string]json.RawMessage
+	Raw     []byte `json:"-"` // the whole configuration, as it came
 }
 
 // Runtime is what a runtime adds for the capabilities that the configuration declares.
@@ -97,7 +98,7 @@ func ParseTenet(stdin []byte, args string) (*NetConf, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.IPAM.Type == "" {
+	if c.ipam = section; c.IPAM.Type == "" {
 		c.IPAM.Type = OurIPAM
 	}
 	if c.IPAM.Type == OurIPAM {
@@ -313,10 +314,11 @@ func (c *NetConf) Fingerprint() string {
 		Gateway                                      vnet.Gateway
 		MTU                                          *int
 		IPs                                          []string
-		MAC, IP, ArgsMAC, IPAM                       string
+		MAC, IP, ArgsMAC, Bridge                     string
+		IPAM                                         map[string]json.RawMessage
 	}{
 		c.Name, string(c.Tenant), string(c.Network), c.TenantFrom, string(c.Args.K8S_POD_NAMESPACE),
-		c.Subnets, c.VNI, c.Gateway, c.MTU, c.Runtime.IPs, c.Runtime.MAC, string(c.Args.IP), string(c.Args.MAC), c.IPAM.Type,
+		c.Subnets, c.VNI, c.Gateway, c.MTU, c.Runtime.IPs, c.Runtime.MAC, string(c.Args.IP), string(c.Args.MAC), c.Bridge, c.ipam,
 	}
 	text, _ := json.Marshal(shape) // nothing in it can fail to marshal
 	sum := sha256.Sum256(text)

@@ -56,7 +56,7 @@ type badInput struct {
 }
 
 var badInputs = []badInput{
-	{"unknown key", conf(tenant + `,"netwrok":"web"`), "", 7, `unknown key "netwrok"`},
+	{"unknown key", conf(tenant + `,"networks":"web"`), "", 7, `unknown key "networks"`},
 	{"key in another case", conf(`"Tenant":"blue"`), "", 7, `unknown key "Tenant"`},
 	{"key beside itself in another case", conf(tenant + `,"TENANT":"red"`), "", 7, `unknown key "TENANT"`},
 	{"key that folds to ours", conf(tenant + `,"\u017fubnets":[]`), "", 7, `unknown key "ſubnets"`},

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -68,12 +70,8 @@ func (m *model) allocate(owner string, asked netip.Addr) ([]netip.Addr, error) {
 	}
 	before := *m
 	before.held, before.free, before.touched = map[string][]netip.Addr{}, slices.Clone(m.free), map[netip.Addr]bool{}
-	for o, addrs := range m.held {
-		before.held[o] = addrs
-	}
-	for a := range m.touched {
-		before.touched[a] = true
-	}
+	maps.Copy(before.held, m.held)
+	maps.Copy(before.touched, m.touched)
 	fail := func(kind error) ([]netip.Addr, error) { *m = before; return nil, kind }
 	if asked.IsValid() {
 		i := slices.IndexFunc(m.subnets, func(s vnet.Subnet) bool { return s.Prefix.Contains(asked) })
@@ -179,7 +177,7 @@ func operate(rt *rapid.T, tx store.Tx, n vnet.Network, m *model) {
 		var asked netip.Addr
 		if what == "request" {
 			asked = netip.MustParseAddr(rapid.SampledFrom([]string{"10.0.0.", "10.0.1.", "fd00::"}).Draw(rt, "subnet") +
-				fmt.Sprint(rapid.IntRange(0, 9).Draw(rt, "host")))
+				strconv.Itoa(rapid.IntRange(0, 9).Draw(rt, "host")))
 			r.Addrs = []netip.Addr{asked}
 		}
 		want, kind := m.allocate(owner, asked)

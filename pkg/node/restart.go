@@ -18,11 +18,14 @@ func (n *Node) BeforeSwitch(ctx context.Context) error {
 	ours := false
 	err := n.EachBridge(ctx, func(n *Node) error {
 		b, err := n.sw.Bridge(ctx, n.Bridge)
-		if errors.Is(err, ovs.ErrNotFound) || err == nil && n.owns(b) != nil {
+		if errors.Is(err, ovs.ErrNotFound) {
 			return nil
 		}
 		if err != nil {
 			return kind(err)
+		}
+		if b.Owner != n.DataDir {
+			return nil // not for us to prepare
 		}
 		ours = true
 		return n.prune(ctx)

@@ -78,8 +78,8 @@ func TestDirectoryThatCannotBeWrittenIsUnavailable(t *testing.T) {
 	}
 }
 
-// lockFile takes a lock on a file, as another program would.
-func lockFile(t *testing.T, path string) (unlock func()) {
+// lockFile takes a lock on a file, as another program would, and returns what unlocks it.
+func lockFile(t *testing.T, path string) func() {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {

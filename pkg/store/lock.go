@@ -39,8 +39,9 @@ func Lock(ctx context.Context, dir, name string) (func(), error) {
 		return unlock(f), nil
 	case <-ctx.Done():
 		go func() { // the lock may still come: let it go again
-			<-locked
-			unlock(f)()
+			if err := <-locked; err == nil {
+				unlock(f)()
+			}
 		}()
 		return nil, lockError(name, fmt.Errorf("another process holds it: %w", ctx.Err()))
 	}

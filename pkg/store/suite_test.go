@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -98,7 +99,7 @@ func conforms(t *testing.T, fresh func(t *testing.T) (open func() store.Store)) 
 		s := fresh(t)()
 		runs := 0
 		for range 2 {
-			update(t, s, func(tx store.Tx) error { runs++; return nil }, put("a", "x"))
+			update(t, s, func(store.Tx) error { runs++; return nil }, put("a", "x"))
 		}
 		wantAll(t, s, map[string]string{"a": "x"})
 	})
@@ -122,7 +123,7 @@ func conforms(t *testing.T, fresh func(t *testing.T) (open func() store.Store)) 
 				t.Error(err)
 			}
 		}
-		view(t, open(), wants("counter", fmt.Sprint(writers*rounds)), func(tx store.Tx) error {
+		view(t, open(), wants("counter", strconv.Itoa(writers*rounds)), func(tx store.Tx) error {
 			if got := len(keys(t, tx, "w/", 1000)); got != writers*rounds {
 				t.Errorf("%d records, want %d", got, writers*rounds)
 			}

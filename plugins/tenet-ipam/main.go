@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -92,8 +93,11 @@ func check(ctx context.Context, r *cni.Request) error {
 	}
 	return n.Store.View(ctx, func(tx store.Tx) error {
 		lease, err := store.Load[store.Lease](tx, store.LeaseKey(holder(r).ID()))
+		if errors.Is(err, vnet.ErrNotFound) {
+			return vnet.Existsf("%s holds no address", holder(r))
+		}
 		if err != nil {
-			return vnet.Existsf("%s holds no address: %v", holder(r), err)
+			return err
 		}
 		ref, err := r.Ref()
 		if err == nil && lease.Ref() != ref {

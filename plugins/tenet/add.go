@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/tenet-cni/tenet/pkg/cni"
@@ -112,6 +114,11 @@ func wanted(r *cni.Request) (node.Want, error) {
 	}
 	if w.MAC, err = r.MAC(); err != nil {
 		return w, err
+	}
+	if w.Delegate != nil { // what cannot be found could not give back either
+		if _, err := invoke.FindInPath(w.Delegate.Type, filepath.SplitList(w.Delegate.Path)); err != nil {
+			return w, vnet.OfKind(vnet.ErrInvalid, fmt.Errorf("ipam plugin %s: %w", w.Delegate.Type, err))
+		}
 	}
 	if err := w.CheckPlace(); err != nil {
 		return w, cni.NetNSError(err)
