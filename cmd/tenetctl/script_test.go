@@ -68,10 +68,10 @@ func record(ts *testscript.TestScript, _ bool, args []string) {
 	n := node.Open(node.Config{Bridge: "br-tenet", DataDir: filepath.Join(ts.Getenv("WORK"), "data")}, nil)
 	defer n.Close()
 	ctx := context.Background()
-	e, _, err := n.Record(ctx, node.Want{
+	r, err := n.Record(ctx, node.Want{
 		Attachment: vnet.Attachment{Container: container, IfName: ifName}, CNINetwork: "net1", NetNS: "/run/netns/" + container,
 		Network: vnet.Network{Tenant: ref.Tenant, Name: ref.Network},
 	})
 	ts.Check(err)
-	ts.Check(n.Confirm(ctx, e))
+	ts.Check(n.Confirm(ctx, r.Endpoint))
 }

@@ -54,18 +54,18 @@ func add(a attachment) error {
 	if err := n.EnsureBridge(ctx); err != nil {
 		return err
 	}
-	e, _, err := n.Record(ctx, node.Want{Attachment: a.Want, CNINetwork: "net1", NetNS: a.NetNS, Network: a.Network, Declare: true})
+	r, err := n.Record(ctx, node.Want{Attachment: a.Want, CNINetwork: "net1", NetNS: a.NetNS, Network: a.Network, Declare: true})
 	if err != nil {
+		return err
+	}
+	e := r.Endpoint
+	if err := n.Connect(ctx, r.Network, e, uint32(e.OFPort)); err != nil {
 		return err
 	}
 	if err := n.Lay(ctx, &e); err != nil {
 		return err
 	}
-	port, err := n.Plug(ctx, e)
-	if err != nil {
-		return err
-	}
-	if err := n.Connect(ctx, e, port); err != nil {
+	if _, err := n.Plug(ctx, e); err != nil {
 		return err
 	}
 	return n.Confirm(ctx, e)

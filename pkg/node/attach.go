@@ -50,66 +50,99 @@ func (w Want) CheckPlace() error {
 	return nil
 }
 
+// Recorded is an endpoint as the store has it, with its network.
+type Recorded struct {
+	vnet.Endpoint
+	Network pipeline.Network
+	// Stands: an earlier ADD for the same thing has finished, and nothing was written.
+	Stands bool
+}
+
 // Record writes the endpoint with its addresses, in one transaction, and declares its network
-// if it is asked to. The endpoint's attachment must be locked.
-//
-// stands is true if the same endpoint was recorded before by an ADD that finished; then nothing
-// is written. What an ADD or DEL that was cut short, or an earlier boot, has left of it is removed first.
-func (n *Node) Record(ctx context.Context, w Want) (e vnet.Endpoint, stands bool, err error) { //nolint:nonamedreturns // they tell the two results apart
+// if it is asked to. The endpoint's attachment must be locked. What an ADD or DEL that was cut
+// short, or an earlier boot, has left of it is removed first.
+func (n *Node) Record(ctx context.Context, w Want) (Recorded, error) {
+	r, left, err := n.record(ctx, w)
+	if left == nil || err != nil {
+		return r, err
+	}
+	if err := n.remove(ctx, *left); err != nil {
+		return r, fmt.Errorf("remove what is left of %s: %w", describe(*left), err)
+	}
+	r, _, err = n.record(ctx, w)
+	return r, err
+}
+
+// record writes the endpoint, or returns what is left of an earlier one.
+func (n *Node) record(ctx context.Context, w Want) (Recorded, *vnet.Endpoint, error) {
 	host, err := here()
 	if err != nil {
-		return e, false, err
-	}
-	old, err := n.Endpoint(ctx, w.ID())
-	switch {
-	case err == nil && old.Attachment != w.Attachment:
-		return e, false, vnet.Existsf("%s has the same endpoint id as %s", w.Attachment, describe(old))
-	case err == nil && old.State == vnet.Ready && sameBoot(old, host):
-		if old.Conf != w.Conf || old.NetNS != w.NetNS {
-			return e, false, vnet.WithHint(vnet.Existsf("%s is attached already, with another configuration or namespace", describe(old)), "DEL it first")
-		}
-		return old, true, nil
-	case err == nil:
-		if err := n.remove(ctx, old); err != nil {
-			return e, false, fmt.Errorf("remove what is left of %s: %w", describe(old), err)
-		}
-	case !errors.Is(err, vnet.ErrNotFound):
-		return e, false, err
+		return Recorded{}, nil, err
 	}
 	limit, err := n.MTU(ctx)
 	if err != nil {
-		return e, false, err
+		return Recorded{}, nil, err
 	}
+	var r Recorded
+	var left *vnet.Endpoint
 	err = n.Store.Update(ctx, func(tx store.Tx) error {
-		net := w.Network
-		if w.Declare {
-			if err := net.CheckMTU(limit); err != nil {
-				return err
-			}
-			if net, err = store.DeclareNetwork(tx, net); err != nil {
-				return err
-			}
-		} else if net, err = store.Network(tx, net.Ref()); err != nil {
-			return vnet.WithHint(err, "declare it in the configuration (\"subnets\"), or beforehand: tenetctl network add %s --subnet PREFIX", w.Network.Ref())
-		}
-		e = vnet.Endpoint{
-			Attachment: w.Attachment, ID: w.ID(), Tenant: net.Tenant, Network: net.Name, State: vnet.Pending,
-			CNINetwork: w.CNINetwork, Conf: w.Conf, NetNS: w.NetNS, Bridge: n.Bridge, MAC: w.MAC, MTU: net.MTU, Boot: host, Delegate: w.Delegate,
-		}
-		if net.MTU == 0 {
-			net.MTU, e.MTU = limit, limit
-		}
-		if err := net.CheckMTU(limit); err != nil {
+		r, left = Recorded{}, nil
+		old, err := store.Endpoint(tx, w.ID())
+		switch {
+		case errors.Is(err, vnet.ErrNotFound):
+			r, err = n.write(tx, w, host, limit)
 			return err
+		case err != nil:
+			return err
+		case old.Attachment != w.Attachment:
+			return vnet.Existsf("%s has the same endpoint id as %s", w.Attachment, describe(old))
+		case old.State != vnet.Ready || !sameBoot(old, host):
+			left = &old
+			return nil
+		case old.Conf != w.Conf || old.NetNS != w.NetNS:
+			return vnet.WithHint(vnet.Existsf("%s is attached already, with another configuration or namespace", describe(old)), "DEL it first")
 		}
-		if w.Delegate == nil {
-			if err := address(tx, net, &e, w.Addrs); err != nil {
-				return err
-			}
-		}
-		return store.PutEndpoint(tx, &e)
+		r.Endpoint, r.Stands = old, true
+		r.Network, err = network(tx, old.Ref())
+		return err
 	})
-	return e, false, err
+	return r, left, err
+}
+
+// write declares the network if that is asked, and writes a new endpoint of it.
+func (n *Node) write(tx store.Tx, w Want, host string, limit int) (Recorded, error) {
+	if w.Declare {
+		if err := w.Network.CheckMTU(limit); err != nil {
+			return Recorded{}, err
+		}
+		if _, err := store.DeclareNetwork(tx, w.Network); err != nil {
+			return Recorded{}, err
+		}
+	}
+	net, err := network(tx, w.Network.Ref())
+	if err != nil {
+		return Recorded{}, vnet.WithHint(err, "declare it in the configuration (\"subnets\"), or beforehand: tenetctl network add %s --subnet PREFIX", w.Network.Ref())
+	}
+	e := vnet.Endpoint{
+		Attachment: w.Attachment, ID: w.ID(), Tenant: net.Tenant, Network: net.Name, State: vnet.Pending,
+		CNINetwork: w.CNINetwork, Conf: w.Conf, NetNS: w.NetNS, Bridge: n.Bridge, MAC: w.MAC, MTU: net.MTU, Boot: host, Delegate: w.Delegate,
+	}
+	limited := net.Network
+	if limited.MTU == 0 {
+		limited.MTU, e.MTU = limit, limit
+	}
+	if err := limited.CheckMTU(limit); err != nil {
+		return Recorded{}, err
+	}
+	if w.Delegate == nil {
+		if err := address(tx, net.Network, &e, w.Addrs); err != nil {
+			return Recorded{}, err
+		}
+	}
+	if err := store.PutEndpoint(tx, &e); err != nil {
+		return Recorded{}, err
+	}
+	return Recorded{Endpoint: e, Network: net}, nil
 }
 
 // Adopt records the addresses and further routes that a foreign IPAM plugin gave the endpoint. vnet.ErrExists if
@@ -219,9 +252,13 @@ func (n *Node) Plug(ctx context.Context, e vnet.Endpoint) (uint32, error) {
 	return uint32(ofport), kind(err)
 }
 
-// Connect writes the endpoint's flows, with those of its network, in one bundle. On a switch
-// that has lost its flows (ovs-vswitchd was restarted and nobody has synced) it writes all.
-func (n *Node) Connect(ctx context.Context, e vnet.Endpoint, ofport uint32) error {
+// Connect writes the endpoint's flows, with those of its network, in one bundle, for the port
+// number given. On a switch that has lost its flows (ovs-vswitchd was restarted and nobody has
+// synced) it writes all.
+//
+// The port need not be there yet: its number is nobody else's. Written before the cable is laid,
+// the flows find ovs-vswitchd idle, and there is never a port that works without them.
+func (n *Node) Connect(ctx context.Context, net pipeline.Network, e vnet.Endpoint, ofport uint32) error {
 	unlock, err := n.lockFlows(ctx)
 	if err != nil {
 		return err
@@ -238,10 +275,6 @@ func (n *Node) Connect(ctx context.Context, e vnet.Endpoint, ofport uint32) erro
 	}
 	if !stands {
 		_, err := n.syncFlows(ctx, c, true)
-		return err
-	}
-	net, err := n.network(ctx, e.Ref())
-	if err != nil {
 		return err
 	}
 	flows := slices.Concat(pipeline.NetworkFlows(net), pipeline.EndpointFlows(net, pipeline.Endpoint{Endpoint: e, Port: ofport}))
@@ -275,8 +308,8 @@ func (n *Node) members(ctx context.Context, net pipeline.Network, bridge string)
 	err = n.Store.View(ctx, func(tx store.Tx) error {
 		endpoints, err := store.All[vnet.Endpoint](tx, store.EndpointsOf(net.Ref()))
 		for _, e := range endpoints {
-			if port, ok := ports[e.ID]; ok && e.Bridge == bridge && e.State != vnet.Leaving {
-				members = append(members, port)
+			if e.Bridge == bridge && e.State != vnet.Leaving {
+				members = append(members, portOf(e, ports))
 			}
 		}
 		return err
@@ -302,6 +335,15 @@ func (n *Node) ofports(ctx context.Context, bridge string) (map[vnet.EndpointID]
 		}
 	}
 	return ports, nil
+}
+
+// portOf returns the endpoint's OpenFlow port number: what the switch gave it, or, while it has
+// no port, what it will ask for.
+func portOf(e vnet.Endpoint, ports map[vnet.EndpointID]uint32) uint32 {
+	if port, ok := ports[e.ID]; ok {
+		return port
+	}
+	return uint32(e.OFPort)
 }
 
 // pipelineStands reports whether this version of the pipeline is on the switch.

@@ -270,13 +270,19 @@ func (n *Node) syncFlows(ctx context.Context, c *openflow.Conn, apply bool) (Dri
 func difference(want []openflow.Flow, have []openflow.FlowStats) ([]openflow.Change, Drift) {
 	stands := make(map[string]string, len(have))
 	for _, f := range have {
-		stands[f.Key()] = f.String()
+		stands[f.Key()] = f.Body()
 	}
 	var changes []openflow.Change
 	var d Drift
 	wanted := make(map[string]bool, len(want))
+	var adds []openflow.Change
 	for _, f := range want {
-		wanted[f.Key()] = true
+		key := f.Key()
+		wanted[key] = true
+		if body, ok := stands[key]; !ok || body != f.Body() {
+			adds = append(adds, openflow.AddFlow(f))
+			d.MissingFlows++
+		}
 	}
 	for _, f := range have {
 		if !wanted[f.Key()] {
@@ -284,13 +290,7 @@ func difference(want []openflow.Flow, have []openflow.FlowStats) ([]openflow.Cha
 			d.StrayFlows++
 		}
 	}
-	for _, f := range want {
-		if stands[f.Key()] != f.String() {
-			changes = append(changes, openflow.AddFlow(f))
-			d.MissingFlows++
-		}
-	}
-	return changes, d
+	return append(changes, adds...), d
 }
 
 // Render returns every flow that the bridge should have, from the store and the switch's port
@@ -311,10 +311,10 @@ func (n *Node) Render(ctx context.Context) ([]openflow.Flow, error) {
 		members := map[vnet.Ref][]uint32{}
 		networks := map[vnet.Ref]pipeline.Network{}
 		for _, e := range endpoints {
-			port, plugged := ports[e.ID]
-			if !plugged || e.Bridge != n.Bridge || e.State == vnet.Leaving {
+			if e.Bridge != n.Bridge || e.State == vnet.Leaving || len(e.Addrs) == 0 {
 				continue
 			}
+			port := portOf(e, ports)
 			net, ok := networks[e.Ref()]
 			if !ok {
 				if net, err = network(tx, e.Ref()); err != nil {

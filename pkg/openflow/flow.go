@@ -58,8 +58,24 @@ func (f Flow) String() string {
 	return s.String()
 }
 
-// Key identifies the flow on a switch: its table, priority and match. Adding a flow replaces the one with its key.
-func (f Flow) Key() string { return fmt.Sprintf("%d/%d/%s", f.Table, f.Priority, f.Match) }
+// Key identifies the flow on a switch by its table, priority and match: adding a flow replaces the one with its key. It is
+// for comparing, not for reading.
+func (f Flow) Key() string {
+	b, err := f.Match.append(binary.BigEndian.AppendUint16([]byte{f.Table}, f.Priority))
+	if err != nil { // a match that no switch has
+		return fmt.Sprintf("%d/%d/%s", f.Table, f.Priority, f.Match)
+	}
+	return string(b)
+}
+
+// Body is what a flow is beside its key: cookie and actions. It is for comparing, not for reading.
+func (f Flow) Body() string {
+	b, err := f.appendInstructions(binary.BigEndian.AppendUint64(nil, f.Cookie))
+	if err != nil { // it does something that we cannot write
+		return f.String()
+	}
+	return string(b)
+}
 
 // Instruction types: OpenFlow 1.5.1, 7.2.4.
 const (

@@ -73,7 +73,7 @@ func (s *Switch) ensureBridge(ctx context.Context, spec BridgeSpec) (Bridge, err
 			return Bridge{}, ErrNotOurs
 		case v.bridge.Owner != spec.Owner:
 			return Bridge{}, fmt.Errorf("it belongs to %s: %w", v.bridge.Owner, ErrNotOurs)
-		case v.bridge.is(spec) && v.bridge.Applied:
+		case v.bridge.is(spec) && v.made: // whatever else ovs-vswitchd has to do
 			return v.bridge, nil
 		case v.bridge.is(spec):
 			cfg = v.nextCfg

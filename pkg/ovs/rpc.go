@@ -80,17 +80,22 @@ func (c *conn) call(ctx context.Context, method string, params any) (json.RawMes
 	if err := c.write(ctx, req); err != nil {
 		return nil, err
 	}
+	var m message
 	select {
-	case m := <-reply:
-		if len(m.Error) > 0 && string(m.Error) != "null" {
-			return nil, &remoteError{peer: c.peer, method: method, body: m.Error}
-		}
-		return m.Result, nil
+	case m = <-reply:
 	case <-c.done:
-		return nil, c.ended()
+		select { // the reply may have been the last thing that came
+		case m = <-reply:
+		default:
+			return nil, c.ended()
+		}
 	case <-ctx.Done():
 		return nil, c.silent(ctx)
 	}
+	if len(m.Error) > 0 && string(m.Error) != "null" {
+		return nil, &remoteError{peer: c.peer, method: method, body: m.Error}
+	}
+	return m.Result, nil
 }
 
 func (c *conn) enlist(reply chan<- message) (uint64, error) {

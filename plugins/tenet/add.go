@@ -36,20 +36,20 @@ func add(ctx context.Context, n *node.Node, r *cni.Request) (types.Result, error
 	}
 	node.Cut("bridged")
 
-	endpoint, stands, err := n.Record(ctx, want)
+	recorded, err := n.Record(ctx, want)
 	if err != nil {
 		return nil, err
 	}
 	node.Cut("recorded")
-	if stands {
-		return standing(ctx, n, r, endpoint)
+	if recorded.Stands {
+		return standing(ctx, n, r, recorded)
 	}
-	result, err := attach(ctx, n, r, endpoint)
+	result, err := attach(ctx, n, r, recorded)
 	if err != nil {
 		// The caller's time may be up; undoing has its own.
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 		defer cancel()
-		if undo := n.Remove(last, endpoint.ID); undo != nil {
+		if undo := n.Remove(last, recorded.ID); undo != nil {
 			err = errors.Join(err, fmt.Errorf("undo: %w", undo))
 		}
 		return nil, err
@@ -57,31 +57,18 @@ func add(ctx context.Context, n *node.Node, r *cni.Request) (types.Result, error
 	return result, nil
 }
 
-// attach does what is to be done for a recorded endpoint.
-func attach(ctx context.Context, n *node.Node, r *cni.Request, e vnet.Endpoint) (types.Result, error) {
-	network, err := n.Network(ctx, e.Ref())
-	if err != nil {
+// attach does what is to be done for a recorded endpoint. Its flows come before its port: see Connect.
+func attach(ctx context.Context, n *node.Node, r *cni.Request, recorded node.Recorded) (types.Result, error) {
+	e, network := recorded.Endpoint, recorded.Network
+	if e.Delegate != nil {
+		if err := delegate(ctx, n, &e, network.Network); err != nil {
+			return nil, err
+		}
+	}
+	if err := n.Connect(ctx, network, e, uint32(e.OFPort)); err != nil {
 		return nil, err
 	}
-	if e.Delegate != nil {
-		given, err := cni.DelegateAdd(ctx, e)
-		if err != nil {
-			return nil, err
-		}
-		node.Cut("delegated")
-		addrs, err := cni.AddressesOf(given, network)
-		if err != nil {
-			return nil, err
-		}
-		routes, err := cni.RoutesOf(given, network, addrs)
-		if err != nil {
-			return nil, err
-		}
-		if err := n.Adopt(ctx, &e, addrs, routes); err != nil {
-			return nil, err
-		}
-		node.Cut("adopted")
-	}
+	node.Cut("connected")
 	if err := n.Lay(ctx, &e); err != nil {
 		return nil, err
 	}
@@ -91,15 +78,38 @@ func attach(ctx context.Context, n *node.Node, r *cni.Request, e vnet.Endpoint) 
 		return nil, err
 	}
 	node.Cut("plugged")
-	if err := n.Connect(ctx, e, ofport); err != nil {
-		return nil, err
+	if ofport != uint32(e.OFPort) { // somebody else's port has the number
+		if err := n.Connect(ctx, network, e, ofport); err != nil {
+			return nil, err
+		}
 	}
-	node.Cut("connected")
-	result, err := r.Result(network, e)
+	result, err := r.Result(network.Network, e)
 	if err != nil {
 		return nil, err
 	}
 	return result, n.Confirm(ctx, e)
+}
+
+// delegate has a foreign IPAM plugin choose the addresses, and records them.
+func delegate(ctx context.Context, n *node.Node, e *vnet.Endpoint, network vnet.Network) error {
+	given, err := cni.DelegateAdd(ctx, *e)
+	if err != nil {
+		return err
+	}
+	node.Cut("delegated")
+	addrs, err := cni.AddressesOf(given, network)
+	if err != nil {
+		return err
+	}
+	routes, err := cni.RoutesOf(given, network, addrs)
+	if err != nil {
+		return err
+	}
+	if err := n.Adopt(ctx, e, addrs, routes); err != nil {
+		return err
+	}
+	node.Cut("adopted")
+	return nil
 }
 
 // wanted turns the request into what is asked of the node; nothing is changed yet.
@@ -128,18 +138,14 @@ func wanted(r *cni.Request) (node.Want, error) {
 
 // standing answers an ADD for an endpoint that is there: with its first result, if everything
 // still stands. It is never torn down for that.
-func standing(ctx context.Context, n *node.Node, r *cni.Request, e vnet.Endpoint) (types.Result, error) {
-	differs, err := n.Check(ctx, e)
+func standing(ctx context.Context, n *node.Node, r *cni.Request, recorded node.Recorded) (types.Result, error) {
+	differs, err := n.Check(ctx, recorded.Endpoint)
 	if err != nil {
 		return nil, err
 	}
 	if len(differs) > 0 {
-		return nil, vnet.WithHint(vnet.Existsf("%s is attached already, but not everything stands: %s", e.Attachment, strings.Join(differs, "; ")),
+		return nil, vnet.WithHint(vnet.Existsf("%s is attached already, but not everything stands: %s", recorded.Attachment, strings.Join(differs, "; ")),
 			"DEL it first, or repair it: tenetctl sync")
 	}
-	network, err := n.Network(ctx, e.Ref())
-	if err != nil {
-		return nil, err
-	}
-	return r.Result(network, e)
+	return r.Result(recorded.Network.Network, recorded.Endpoint)
 }

@@ -1,0 +1,132 @@
+// Command bench measures ADD and DEL as a container runtime sees them: tenet, the reference plugins bridge with
+// host-local, and a script around ovs-vsctl, in turn, in one run, on nodes of several sizes; with them the floor, which
+// is what the kernel and Open vSwitch alone take. `make bench` runs it. It needs root and Open vSwitch.
+//
+// Everything lives in network namespaces and a directory of its own. The namespaces have no names: they end with the
+// process, however it ends.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// settings are what the flags say.
+type settings struct {
+	Sizes    []int  `json:"sizes"` // in ports that are there already, ascending
+	Rounds   int    `json:"rounds"`
+	Parallel int    `json:"parallel"`
+	Batches  int    `json:"batches"`
+	Output   string `json:"-"`
+	Dir      string `json:"dir"`
+}
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == insideArg {
+		exit(inside())
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	s, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err == nil {
+		err = run(ctx, s)
+	}
+	if err != nil && ctx.Err() != nil {
+		err = errors.New("interrupted; everything was taken down") // what was killed for it says no more
+	}
+	exit(err)
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func parse(args []string) (settings, error) {
+	var s settings
+	var sizes string
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.StringVar(&sizes, "sizes", "0,100,500,1000", "`ports` that the bridges have already")
+	f.IntVar(&s.Rounds, "n", 20, "`rounds` at each size; in each, every subject is measured once")
+	f.IntVar(&s.Parallel, "parallel", 20, "`ADDs` at once; 0 measures none")
+	f.IntVar(&s.Batches, "batches", 1, "`times` that so many at once are measured")
+	f.StringVar(&s.Output, "o", "bench.json", "`file` for every sample and the summary; empty: none")
+	f.StringVar(&s.Dir, "dir", os.TempDir(), "`directory` for databases and programs; its file system is part of what is measured")
+	if err := f.Parse(args); err != nil {
+		return s, err
+	}
+	for text := range strings.SplitSeq(sizes, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil || n < 0 {
+			return s, fmt.Errorf("-sizes %s: %q is not a number of ports", sizes, text)
+		}
+		s.Sizes = append(s.Sizes, n)
+	}
+	slices.Sort(s.Sizes)
+	s.Sizes = slices.Compact(s.Sizes)
+	const linuxPorts = 1023 // BR_MAX_PORTS less the one that is no number
+	if most := s.Sizes[len(s.Sizes)-1] + max(s.Parallel, 1); most > linuxPorts {
+		return s, fmt.Errorf("%d ports: the Linux bridge of the comparison takes %d", most, linuxPorts)
+	}
+	if s.Rounds < 1 || s.Parallel < 0 || s.Batches < 0 {
+		return s, errors.New("-n must be 1 or more, -parallel and -batches not negative")
+	}
+	return s, nil
+}
+
+func run(ctx context.Context, s settings) error {
+	w, err := newWorld(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	r := &report{Settings: s, Machine: machine(ctx, s.Dir), LoadBefore: load()}
+	subjects := w.subjects()
+	start := time.Now()
+	for _, size := range s.Sizes {
+		say("%s %d ports: laying them", elapsed(start), size)
+		if err := w.populate(ctx, size); err != nil {
+			return fmt.Errorf("populate %d ports: %w", size, err)
+		}
+		at := newResults(size)
+		if err := w.rounds(ctx, at, subjects, start); err != nil {
+			return fmt.Errorf("%d ports: %w", size, err)
+		}
+		r.Sizes = append(r.Sizes, at)
+	}
+	say("%s sync of %d endpoints", elapsed(start), w.populated)
+	if r.Sync, err = w.sync(ctx, syncRuns); err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	r.LoadAfter, r.Took = load(), time.Since(start).Round(time.Second).String()
+	r.judge()
+	r.print(os.Stdout)
+	say("%s taking everything down", elapsed(start))
+	if s.Output == "" {
+		return nil
+	}
+	return r.write(s.Output)
+}
+
+// say tells how far it is; results go to standard output.
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }
+
+func elapsed(start time.Time) string {
+	d := time.Since(start).Round(time.Second)
+	return fmt.Sprintf("%02d:%02d", int(d.Minutes()), int(d.Seconds())%60)
+}
