@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
 	"github.com/tenet-cni/tenet/pkg/ovs"
@@ -258,11 +259,44 @@ func (n *Node) syncFlows(ctx context.Context, c *openflow.Conn, apply bool) (Dri
 	}
 	changes, d := difference(want, have)
 	if apply && len(changes) > 0 {
-		if err := c.Commit(ctx, changes); err != nil {
+		if err := n.commit(ctx, c, changes); err != nil {
 			return d, kind(fmt.Errorf("flows of %s: %w", n.Bridge, err))
 		}
 	}
 	return d, nil
+}
+
+// commit sends the changes in one bundle, unless they are very many: ovs-vswitchd takes 50
+// messages from a connection in each turn of its main loop, and with 1,000 ports on the userspace
+// datapath a turn lasts 5 to 20 ms. So thousands go in a bundle each over several connections. Each
+// flow stands on its own, and until all are there packets are dropped, as they are without any;
+// the last change, which is the marker where all flows were lost, waits for the others.
+func (n *Node) commit(ctx context.Context, c *openflow.Conn, changes []openflow.Change) error {
+	const many, connections = 1000, 16
+	if len(changes) <= many {
+		return c.Commit(ctx, changes)
+	}
+	last := len(changes) - 1
+	var wg sync.WaitGroup
+	errs := make(chan error, connections)
+	for part := range slices.Chunk(changes[:last], last/connections+1) {
+		wg.Go(func() {
+			c, err := n.openflow(ctx, n.Bridge)
+			if err == nil {
+				defer c.Close()
+				err = c.Commit(ctx, part)
+			}
+			errs <- err
+		})
+	}
+	wg.Wait()
+	close(errs)
+	for err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return c.Commit(ctx, changes[last:])
 }
 
 // difference returns the changes that turn have into want. Strays go first, so that none can

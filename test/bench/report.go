@@ -267,7 +267,7 @@ func (r *report) printSteps(to io.Writer) {
 
 func (r *report) printSync(to io.Writer) {
 	t := newTable(to, "sync on a switch that has lost its flows, ms: median (p10)")
-	t.AppendHeader(table.Row{"endpoints", "flows", "render", "the same, rows, links and flows looked at", "all, with one bundle sent", "peak MB"})
+	t.AppendHeader(table.Row{"endpoints", "flows", "render", "the same, rows, links and flows looked at", "all, with the bundles sent", "peak MB"})
 	t.AppendRow(table.Row{
 		r.Sync.Endpoints, r.Sync.Flows, spread(r.Sync.Render), spread(r.Sync.Compare), spread(r.Sync.Sync),
 		fmt.Sprintf("%.1f", float64(r.Sync.PeakKB)/1024),

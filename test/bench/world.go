@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenet-cni/tenet/pkg/ovs/ovstest"
+	"github.com/tenet-cni/tenet/test/lab"
 )
 
 const (
@@ -103,27 +104,15 @@ func (w *world) close() {
 
 // programs builds what is measured, all in the same way, and the meter.
 func (w *world) programs(ctx context.Context) error {
-	const reference = "github.com/containernetworking/plugins" // in its own module: ours lacks what it needs besides
 	root, err := goTool(ctx, "", "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
 		return err
 	}
-	if _, err := goTool(ctx, root, "mod", "download", reference); err != nil {
+	if _, err := goTool(ctx, root, "build", "-trimpath", "-ldflags=-s -w", "-o", w.bin()+"/", "./plugins/tenet", "./test/bench/meter"); err != nil {
 		return err
 	}
-	theirs, err := goTool(ctx, root, "list", "-m", "-f", "{{.Dir}}", reference)
-	if err != nil {
-		return err
-	}
-	for _, b := range []struct {
-		module   string
-		packages []string
-	}{
-		{root, []string{"./plugins/tenet", "./test/bench/meter"}},
-		{theirs, []string{"./plugins/main/bridge", "./plugins/ipam/host-local"}},
-	} {
-		args := append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", w.bin() + "/"}, b.packages...)
-		if _, err := goTool(ctx, b.module, args...); err != nil {
+	for _, plugin := range []string{"main/bridge", "ipam/host-local"} {
+		if err := lab.Install(w.bin(), plugin); err != nil {
 			return err
 		}
 	}
