@@ -92,7 +92,7 @@ var mistakes = []mistake{
 	{"a bridge name of 16 characters", with("bridge", "br-0123456789abc"), codeConf, []string{"bridge"}},
 	{"a relative data directory", with("dataDir", "data"), codeConf, []string{"dataDir"}},
 	{"no OVSDB socket", with("ovsRunDir", "/nowhere"), codeLater, []string{"/nowhere/db.sock"}},
-	{"an OVSDB socket that is a file", func(h *lab.Host, c *lab.Container) { c.Conf = c.Conf.With("ovsRunDir", fakeRunDir(c, false)) }, codeLater, []string{"db.sock"}},
+	{"an OVSDB socket that is a file", func(_ *lab.Host, c *lab.Container) { c.Conf = c.Conf.With("ovsRunDir", fakeRunDir(c, false)) }, codeLater, []string{"db.sock"}},
 	{"a data directory below a file", func(h *lab.Host, c *lab.Container) { c.Conf = c.Conf.With("dataDir", h.RunDir+"/conf.db/data") }, codeLater, []string{"conf.db"}},
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/tenet-cni/tenet/test/lab"
 )
 
-// trio are three containers of one network: one asks, one is asked for, one must not hear of it.
-func trio(t *testing.T) (asker, owner, bystander *lab.Container) {
+// trio are three containers of one network: one asks, one owns what is asked for, one must not hear of it.
+func trio(t *testing.T) (*lab.Container, *lab.Container, *lab.Container) {
 	t.Helper()
 	h := lab.NewHost(t)
 	conf := h.Conf("blue", "web", web4, web6)

@@ -61,7 +61,7 @@ func TestPortSecurityLetsHonestFramesPass(t *testing.T) {
 		"link-local NA":     func(token string) []byte { return f.advert(a.MAC.LinkLocal(), a.MAC.LinkLocal(), a.MAC, token) },
 		"NS":                func(token string) []byte { return f.solicit(a.IP6, b.IP6, a.MAC, token) },
 	} {
-		t.Run(what, func(t *testing.T) {
+		t.Run(what, func(*testing.T) {
 			token := lab.Token(what)
 			a.Send(frame(token))
 			at.Await(token)

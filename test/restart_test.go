@@ -10,12 +10,12 @@ import (
 
 const dropIn = "../conf/systemd/ovs-vswitchd.service.d/10-tenet.conf"
 
-// pair are two containers on a host, and the host's state when both stand.
-func pair(t *testing.T) (h *lab.Host, a, b *lab.Container, before lab.Snapshot) {
+// pair is a host with two containers that reach each other, and its state.
+func pair(t *testing.T) (*lab.Host, *lab.Container, *lab.Container, lab.Snapshot) {
 	t.Helper()
-	h = lab.NewHost(t)
+	h := lab.NewHost(t)
 	conf := h.Conf("blue", "web", web4, web6)
-	a, b = h.Attach("a", conf), h.Attach("b", conf)
+	a, b := h.Attach("a", conf), h.Attach("b", conf)
 	a.Reaches(b.IP4)
 	return h, a, b, h.Snapshot()
 }

@@ -1,8 +1,8 @@
 package node
 
 import (
-	"fmt"
 	"net/netip"
+	"strconv"
 	"testing"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
@@ -19,7 +19,7 @@ func thousand() []openflow.Flow {
 	flows := pipeline.BaseFlows()
 	a4, a6 := netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::2")
 	for i := range 1000 {
-		at := vnet.Attachment{Container: fmt.Sprint(i), IfName: "eth0"}
+		at := vnet.Attachment{Container: strconv.Itoa(i), IfName: "eth0"}
 		flows = append(flows, pipeline.EndpointFlows(n, pipeline.Endpoint{Port: uint32(1024 + i), Endpoint: vnet.Endpoint{
 			ID: at.ID(), MAC: vnet.MACFor([]netip.Addr{a4}), Addrs: []netip.Prefix{netip.PrefixFrom(a4, 16), netip.PrefixFrom(a6, 64)},
 		}})...)

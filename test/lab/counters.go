@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
@@ -33,7 +34,7 @@ func (h *Host) Flows() []openflow.FlowStats {
 	defer cancel()
 	c, err := openflow.Dial(ctx, h.Mgmt(Bridge))
 	Must(h.tb, err)
-	defer c.Close() //nolint:errcheck // it was only read
+	defer c.Close()
 	flows, err := c.Flows(ctx, openflow.FlowFilter{})
 	Must(h.tb, err)
 	return flows
@@ -68,11 +69,11 @@ func (h *Host) Counts(tb testing.TB, before Drops, name string, n uint64) {
 }
 
 func (d Drops) since(before Drops) string {
-	text := ""
+	var more []string
 	for k, v := range d {
 		if v != before[k] {
-			text += fmt.Sprintf("%s +%d ", k, v-before[k])
+			more = append(more, fmt.Sprintf("%s +%d", k, v-before[k]))
 		}
 	}
-	return text
+	return strings.Join(more, ", ")
 }

@@ -112,8 +112,10 @@ func (s *Stream) Flows() {
 }
 
 // Lost ends the stream and returns how many datagrams did not arrive, and the longest time in which none did.
-func (s *Stream) Lost() (lost int, silence time.Duration) {
+func (s *Stream) Lost() (int, time.Duration) {
 	s.tb.Helper()
+	var lost int
+	var silence time.Duration
 	s.Flows() // whatever was sent before has arrived by then, or never will
 	s.mu.Lock()
 	defer s.mu.Unlock()
