@@ -94,8 +94,9 @@ func usagef(cmd *cobra.Command, format string, args ...any) error {
 
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
-		Use:   "tenetctl",
-		Short: "Tenants, networks and endpoints of this node",
+		Use:     "tenetctl",
+		Version: version,
+		Short:   "Tenants, networks and endpoints of this node",
 		Long: `tenetctl shows and changes what the node's store holds (tenants, networks,
 endpoints), says how the switch is doing and repairs it, and tells where a
 packet would go.
