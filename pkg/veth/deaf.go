@@ -48,13 +48,23 @@ type bpfQuery struct {
 	_             [100]byte // the kernel writes a revision in here whatever size it is told
 }
 
-// bpf is bpf(2).
+// bpf is bpf(2). The verifier gives up with EAGAIN when a signal is pending, and Go's runtime sends
+// itself signals: that is tried again, more often than anybody's luck is bad.
 func bpf[T bpfLoad | bpfAttach | bpfQuery](cmd uintptr, attr *T) (int, error) {
-	r, _, errno := unix.Syscall(unix.SYS_BPF, cmd, uintptr(unsafe.Pointer(attr)), unsafe.Sizeof(*attr))
-	if errno != 0 {
-		return -1, errno
+	const attempts = 100
+	var errno unix.Errno
+	for range attempts {
+		var r uintptr
+		r, _, errno = unix.Syscall(unix.SYS_BPF, cmd, uintptr(unsafe.Pointer(attr)), unsafe.Sizeof(*attr))
+		switch errno {
+		case 0:
+			return int(r), nil
+		case unix.EAGAIN, unix.EINTR:
+		default:
+			return -1, errno
+		}
 	}
-	return int(r), nil
+	return -1, errno
 }
 
 // deafen drops everything that comes in on the link with that index, in the

@@ -12,10 +12,10 @@ import (
 
 // unfinished are the offloads (names of the kernel's netdev_features_strings) by
 // which a veth end hands on frames that are not finished: without their checksum,
-// or several in one. TCP's and UDP's segmentation is not among them, the kernel
-// switches it off with the checksums; SCTP's it leaves on.
+// or several in one. TCP's segmentation is not among them, the kernel switches it
+// off with the checksums; SCTP's it leaves on, and UDP's too as late as Linux 6.1.
 func unfinished() []string {
-	return []string{"tx-checksum-ip-generic", "tx-checksum-sctp", "tx-sctp-segmentation"}
+	return []string{"tx-checksum-ip-generic", "tx-checksum-sctp", "tx-sctp-segmentation", "tx-udp-segmentation"}
 }
 
 // withoutOffload switches them off on a link of the calling thread's namespace.
