@@ -75,7 +75,7 @@ func hintFor(err error) string {
 	case errors.Is(err, context.DeadlineExceeded):
 		return "give it more time (--timeout), or look who holds it up"
 	case errors.Is(err, ovs.ErrUnavailable), errors.As(err, new(*net.OpError)):
-		return "is Open vSwitch running? tenetctl status tells more"
+		return "is Open vSwitch running, and is its run directory right (--ovs-run-dir)?"
 	case errors.Is(err, vnet.ErrUnavailable):
 		return "is it the right data directory (--data-dir)?"
 	}
