@@ -259,7 +259,7 @@ func (n *Node) Plug(ctx context.Context, e vnet.Endpoint) (uint32, error) {
 // The port need not be there yet: its number is nobody else's. Written before the cable is laid,
 // the flows find ovs-vswitchd idle, and there is never a port that works without them.
 func (n *Node) Connect(ctx context.Context, net pipeline.Network, e vnet.Endpoint, ofport uint32) error {
-	unlock, err := n.lockFlows(ctx)
+	unlock, err := n.lockFlows(ctx, e.Bridge)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,6 @@ func (n *Node) tryAttachment(id vnet.EndpointID) (func(), error) {
 func attachmentLock(id vnet.EndpointID) string { return "attachment " + string(id) }
 
 // lockFlows waits until nobody else writes flows of the bridge.
-func (n *Node) lockFlows(ctx context.Context) (func(), error) {
-	return store.Lock(ctx, n.DataDir, "flows of "+n.Bridge)
+func (n *Node) lockFlows(ctx context.Context, bridge string) (func(), error) {
+	return store.Lock(ctx, n.DataDir, "flows of "+bridge)
 }

@@ -86,7 +86,7 @@ func half(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // disconnect deletes the endpoint's flows, and its network's with the last endpoint of it here.
 func (n *Node) disconnect(ctx context.Context, e vnet.Endpoint) error {
-	unlock, err := n.lockFlows(ctx)
+	unlock, err := n.lockFlows(ctx, e.Bridge)
 	if err != nil {
 		return err
 	}

@@ -109,7 +109,7 @@ func (n *Node) restore(ctx context.Context) (Drift, error) {
 	if err := n.sw.AwaitBridge(ctx, n.Bridge); err != nil {
 		return Drift{}, kind(err)
 	}
-	unlock, err := n.lockFlows(ctx)
+	unlock, err := n.lockFlows(ctx, n.Bridge)
 	if err != nil {
 		return Drift{}, err
 	}

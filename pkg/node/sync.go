@@ -70,7 +70,7 @@ func (n *Node) pass(ctx context.Context, apply bool) (Drift, error) {
 	if apply {
 		errs = append(errs, n.repair(ctx, d))
 	}
-	unlock, err := n.lockFlows(ctx)
+	unlock, err := n.lockFlows(ctx, n.Bridge)
 	if err != nil {
 		return d, errors.Join(append(errs, err)...)
 	}
