@@ -65,6 +65,9 @@ func DeclareNetwork(tx Tx, n vnet.Network) (vnet.Network, error) {
 	if err := checkOverlap(tx, n); err != nil {
 		return n, err
 	}
+	if err := takeProvider(tx, n); err != nil {
+		return n, err
+	}
 	if n.VNI == 0 {
 		// A number made from the name is the same on every node of a fleet that declares by netconf.
 		vni, err := take(tx, func(v uint32) string { return vniKey(vnet.VNI(v)) }, hash(n.Ref().String()), uint32(vnet.MaxVNI), n.Ref().String())
@@ -118,6 +121,12 @@ func DeleteNetwork(tx Tx, r vnet.Ref) error {
 	if used != "" {
 		return vnet.Existsf("network %s still has addresses in use, one by %s", r, used)
 	}
+	if err := deleteGateway(tx, r); err != nil {
+		return err
+	}
+	if n.IsProvider() {
+		keys = append(keys, providerKey(n.Provider))
+	}
 	for _, key := range append(keys, vniKey(n.VNI), networkKey(r)) {
 		if err := tx.Delete(key); err != nil {
 			return err
@@ -143,17 +152,27 @@ func DeleteTenant(tx Tx, name vnet.TenantName) error {
 	return tx.Delete(tenantKey(name))
 }
 
-// checkOverlap: the networks of a tenant are routed to each other, so their prefixes must differ.
+// checkOverlap: the networks of a tenant are routed to each other, and routed networks are
+// known to the host, so in either case their prefixes must differ.
 func checkOverlap(tx Tx, n vnet.Network) error {
-	others, err := All[vnet.Network](tx, NetworksOf(n.Tenant))
+	others, err := All[vnet.Network](tx, Networks)
 	if err != nil {
 		return err
 	}
 	for _, other := range others {
+		why := ""
+		switch {
+		case other.Tenant == n.Tenant:
+			why = "in the same tenant"
+		case n.Gateway == vnet.GatewayRouted && other.Gateway == vnet.GatewayRouted:
+			why = "and the host routes both"
+		default:
+			continue
+		}
 		for _, theirs := range other.Subnets {
 			for _, ours := range n.Subnets {
 				if ours.Prefix.Overlaps(theirs.Prefix) {
-					return vnet.Existsf("subnet %s overlaps subnet %s of network %s, in the same tenant", ours.Prefix, theirs.Prefix, other.Ref())
+					return vnet.Existsf("subnet %s overlaps subnet %s of network %s, %s", ours.Prefix, theirs.Prefix, other.Ref(), why)
 				}
 			}
 		}

@@ -67,11 +67,19 @@ func MACTaken(tx Tx, r vnet.Ref, m vnet.MAC) bool { return tx.Get(macKey(r, m)) 
 // DeleteEndpoint removes e's record. It is no error if it is gone; what another endpoint has by
 // now, of what e had, stays.
 func DeleteEndpoint(tx Tx, e vnet.Endpoint) error {
-	for _, index := range []struct{ key, value string }{
+	type index struct{ key, value string }
+	indexes := []index{
 		{macKey(e.Ref(), e.MAC), string(e.ID)},
 		{ofportKey(e.OFPort), string(e.ID)},
+		{transitKey(uint32(e.Transit)), string(e.ID)},
+		{meterKey(e.Bandwidth.Ingress.Meter), string(e.ID)},
+		{meterKey(e.Bandwidth.Egress.Meter), string(e.ID)},
 		{attachmentKey(e.ID), e.Ref().String()},
-	} {
+	}
+	for _, m := range e.Ports {
+		indexes = append(indexes, index{hostPortKey(m), string(e.ID)})
+	}
+	for _, index := range indexes {
 		if string(tx.Get(index.key)) != index.value {
 			continue
 		}
@@ -90,26 +98,32 @@ const (
 )
 
 func takeOFPort(tx Tx, e *vnet.Endpoint) error {
-	next := firstOFPort
-	if v := tx.Get(nextOFPort); v != nil {
-		if err := json.Unmarshal(v, &next); err != nil || next < firstOFPort || next > lastOFPort {
-			next = firstOFPort // a damaged counter costs nothing but order
-		}
-	}
-	n, err := take(tx, func(n uint32) string { return ofportKey(firstOFPort - 1 + int(n)) },
-		uint32(next-firstOFPort), lastOFPort-firstOFPort+1, string(e.ID))
+	n, err := takeNext(tx, nextOFPort, func(n uint32) string { return ofportKey(int(n)) }, firstOFPort, lastOFPort, string(e.ID))
 	if errors.Is(err, vnet.ErrExhausted) {
 		return fmt.Errorf("all %d port numbers of the bridge are in use: %w", lastOFPort-firstOFPort+1, err)
 	}
+	e.OFPort = int(n)
+	return err
+}
+
+// takeNext claims a number from first to last for holder: the next free one after that which
+// was claimed last, so that a number rests for as long as can be before somebody else has it.
+func takeNext(tx Tx, counter string, key func(uint32) string, first, last uint32, holder string) (uint32, error) {
+	next := first
+	if v := tx.Get(counter); v != nil {
+		if err := json.Unmarshal(v, &next); err != nil || next < first || next > last {
+			next = first // a damaged counter costs nothing but order
+		}
+	}
+	n, err := take(tx, func(n uint32) string { return key(first - 1 + n) }, next-first, last-first+1, holder)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	e.OFPort = firstOFPort - 1 + int(n)
-	next = e.OFPort + 1
-	if next > lastOFPort {
-		next = firstOFPort
+	n += first - 1
+	if next = n + 1; next > last {
+		next = first
 	}
-	return Save(tx, nextOFPort, next)
+	return n, Save(tx, counter, next)
 }
 
 // HasLiving reports whether an endpoint of the network on that bridge is there to stay: not Leaving.

@@ -16,6 +16,14 @@ const (
 	Leases      = "leases/"
 	versionKey  = "meta/version"
 	nextOFPort  = "meta/next-ofport"
+	nextTransit = "meta/next-transit"
+	gatewayOn   = "meta/gateway-bridge"
+	Uplinks     = "uplinks/"
+	gateways    = "gateways/"
+	transits    = "transits/"
+	zones       = "zones/"
+	meters      = "meters/"
+	hostPorts   = "host-ports/"
 	vnis        = "vnis/"
 	numbers     = "tenant-numbers/"
 	ofports     = "ofports/"
@@ -44,6 +52,34 @@ func numberKey(n uint32) string { return fmt.Sprintf("%s%d", numbers, n) }
 func macKey(r vnet.Ref, m vnet.MAC) string { return "macs/" + r.String() + "/" + m.String() }
 
 func ofportKey(n int) string { return fmt.Sprintf("%s%d", ofports, n) }
+
+// gatewayKey is where a network's way to the host is recorded.
+func gatewayKey(r vnet.Ref) string { return gateways + r.String() }
+
+func transitKey(t uint32) string { return fmt.Sprintf("%s%d", transits, t) }
+
+func zoneKey(z uint32) string { return fmt.Sprintf("%s%d", zones, z) }
+
+func meterKey(m uint32) string { return fmt.Sprintf("%s%d", meters, m) }
+
+// hostPortsOf is the prefix of all who have published the port, on whatever address.
+func hostPortsOf(m vnet.PortMapping) string {
+	return fmt.Sprintf("%s%s/%d/", hostPorts, m.Protocol, m.HostPort)
+}
+
+func hostPortKey(m vnet.PortMapping) string {
+	if !m.HostIP.IsValid() {
+		return hostPortsOf(m) + "all"
+	}
+	return hostPortsOf(m) + m.HostIP.String()
+}
+
+func uplinkKey(u vnet.UplinkName) string { return Uplinks + string(u) }
+
+// providerKey leads from a VLAN of an uplink to the network that it is.
+func providerKey(p vnet.Provider) string { return fmt.Sprintf("%s%d", providersOf(p.Uplink), p.VLAN) }
+
+func providersOf(u vnet.UplinkName) string { return "provider-vlans/" + string(u) + "/" }
 
 // LeaseKey is where an owner's addresses are recorded.
 func LeaseKey(owner vnet.EndpointID) string { return Leases + string(owner) }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"net/netip"
+	"slices"
 )
 
 // Attachment is CNI's view of an endpoint: a container and the name of an interface in it.
@@ -62,6 +63,11 @@ type Endpoint struct {
 	MTU    int     `json:"mtu"`
 	// OFPort is the OpenFlow port asked of the switch (ofport_request); the switch says what it gave.
 	OFPort int `json:"ofport"`
+	// Transit numbers the endpoint's alias: the address by which the host reaches it. 0: none,
+	// on a bridge that the host is not linked to.
+	Transit   Transit       `json:"transit,omitempty"`
+	Ports     []PortMapping `json:"ports,omitempty"` // published on the host
+	Bandwidth Bandwidth     `json:"bandwidth,omitzero"`
 	// Boot names the boot and the host namespace that the endpoint's links were made in.
 	Boot string `json:"boot"`
 	// Delegate is how a foreign IPAM plugin is called again to release what it gave.
@@ -84,6 +90,25 @@ type Delegate struct {
 
 // Ref returns the network the endpoint is in.
 func (e Endpoint) Ref() Ref { return Ref{e.Tenant, e.Network} }
+
+// Alias is an address by which the host reaches one of an endpoint's.
+type Alias struct {
+	Alias netip.Addr `json:"alias"`
+	Addr  netip.Addr `json:"addr"`
+}
+
+// Aliases lead to the endpoint's first address of each family. None without a Transit.
+func (e Endpoint) Aliases() []Alias {
+	var aliases []Alias
+	for _, p := range e.Addrs {
+		a := p.Addr()
+		alias := Alias{e.Transit.Like(a), a}
+		if e.Transit != 0 && !slices.ContainsFunc(aliases, func(o Alias) bool { return o.Alias == alias.Alias }) {
+			aliases = append(aliases, alias)
+		}
+	}
+	return aliases
+}
 
 // Has reports whether a is one of the endpoint's addresses.
 func (e Endpoint) Has(a netip.Addr) bool {

@@ -31,8 +31,15 @@ func (v VNI) Validate() error {
 // Gateway says how a network reaches what is outside its tenant.
 type Gateway string
 
-// GatewayNone means that nothing leaves the tenant. The networks of the tenant still reach each other.
-const GatewayNone Gateway = "none"
+// The ways out. The networks of a tenant reach each other whichever they have.
+const (
+	GatewayNone   Gateway = "none"   // nothing leaves the tenant
+	GatewayNAT    Gateway = "nat"    // containers open connections to the outside, and are seen there as the node
+	GatewayRouted Gateway = "routed" // the host routes the network's prefixes: they can be nobody else's
+)
+
+// Leads reports whether packets leave the tenant by it.
+func (g Gateway) Leads() bool { return g == GatewayNAT || g == GatewayRouted }
 
 // Network is one layer-2 segment of a tenant, with one or more subnets.
 type Network struct {
@@ -44,7 +51,15 @@ type Network struct {
 	MTU     int         `json:"mtu,omitempty"`     // 0: the underlay's less the tunnel header
 	// Multicast lets broadcast and multicast frames reach the members of the network.
 	Multicast bool `json:"multicast,omitempty"`
+	// EgressAddress is the node's address that the network is seen as outside, with gateway nat. Zero: any.
+	EgressAddress netip.Addr `json:"egressAddress,omitzero"`
+	// Provider makes the network a VLAN of an uplink: its gateway is a router on the wire, if any.
+	Provider Provider `json:"provider,omitzero"`
+	DNS      DNS      `json:"dns,omitzero"`
 }
+
+// IsProvider reports whether the network is a VLAN of an uplink.
+func (n Network) IsProvider() bool { return n.Provider != Provider{} }
 
 // Ref names a network: tenant/network.
 type Ref struct {
@@ -80,14 +95,14 @@ func (n Network) Normal() (Network, error) {
 			return n, err
 		}
 	}
-	switch n.Gateway {
-	case "":
+	if n.Gateway == "" {
 		n.Gateway = GatewayNone
-	case GatewayNone:
-	case "nat", "routed":
-		return n, WithHint(Invalidf("gateway %q is not available in this version", n.Gateway), "use \"none\": the tenant's networks still reach each other")
-	default:
-		return n, Invalidf("gateway %q: must be none", n.Gateway)
+	}
+	if err := n.checkWayOut(); err != nil {
+		return n, err
+	}
+	if err := n.DNS.validate(); err != nil {
+		return n, err
 	}
 	if len(n.Subnets) == 0 {
 		return n, Invalidf("network %s has no subnets", n.Ref())
@@ -109,6 +124,30 @@ func (n Network) Normal() (Network, error) {
 		n.Subnets[i] = normal
 	}
 	return n, n.CheckMTU(maxMTU)
+}
+
+// checkWayOut checks how the network reaches what is outside its tenant.
+func (n Network) checkWayOut() error {
+	switch n.Gateway {
+	case GatewayNone, GatewayNAT, GatewayRouted:
+	default:
+		return Invalidf("gateway %q: must be none, nat or routed", n.Gateway)
+	}
+	if a := n.EgressAddress; a.IsValid() {
+		switch {
+		case n.Gateway != GatewayNAT:
+			return Invalidf("egressAddress %s: only a network with gateway nat has one", a)
+		case a.Zone() != "", a.Is4In6(), a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), TransitRange4.Contains(a), TransitRange6.Contains(a):
+			return Invalidf("egressAddress %s: nobody outside could answer it", a)
+		}
+	}
+	if n.IsProvider() {
+		if n.Gateway != GatewayNone {
+			return Invalidf("gateway %q: a provider network's way out is a router on the wire", n.Gateway)
+		}
+		return n.Provider.validate()
+	}
+	return nil
 }
 
 // CheckMTU reports whether n's MTU (if it has one) serves its families and fits in limit bytes.
@@ -168,10 +207,23 @@ func (n Network) Differs(stands Network) string {
 		return fmt.Sprintf("mtu: %d is asked, %d stands", n.MTU, stands.MTU)
 	case n.Multicast && !stands.Multicast:
 		return "multicast: true is asked, false stands"
+	case n.EgressAddress.IsValid() && n.EgressAddress != stands.EgressAddress:
+		return fmt.Sprintf("egressAddress: %s is asked, %s stands", n.EgressAddress, textOr(stands.EgressAddress.IsValid(), stands.EgressAddress, "none"))
+	case n.Provider != stands.Provider:
+		return fmt.Sprintf("provider: %s is asked, %s stands", textOr(n.IsProvider(), n.Provider, "none"), textOr(stands.IsProvider(), stands.Provider, "none"))
+	case !n.DNS.IsZero() && !n.DNS.equal(stands.DNS):
+		return fmt.Sprintf("dns: %+v is asked, %+v stands", n.DNS, stands.DNS)
 	case !slices.EqualFunc(n.Subnets, stands.Subnets, equalSubnet):
 		return fmt.Sprintf("subnets: %s is asked, %s stands", subnetList(n.Subnets), subnetList(stands.Subnets))
 	}
 	return ""
+}
+
+func textOr(has bool, value fmt.Stringer, otherwise string) string {
+	if has {
+		return value.String()
+	}
+	return otherwise
 }
 
 func equalSubnet(a, b Subnet) bool {

@@ -3,6 +3,7 @@ package vnet_test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -26,7 +27,13 @@ func TestNetworksThatMakeNoSenseAreRefused(t *testing.T) {
 		{func(n *vnet.Network) { n.Tenant = "" }, "tenant is missing"},
 		{func(n *vnet.Network) { n.Name = "a/b" }, `network "a/b"`},
 		{func(n *vnet.Network) { n.VNI = vnet.MaxVNI + 1 }, "vni 15728640"},
-		{func(n *vnet.Network) { n.Gateway = "nat" }, `gateway "nat" is not available`},
+		{func(n *vnet.Network) { n.EgressAddress = netip.MustParseAddr("192.0.2.1") }, "only a network with gateway nat"},
+		{func(n *vnet.Network) { n.Gateway, n.EgressAddress = "nat", netip.MustParseAddr("127.0.0.1") }, "nobody outside could answer"},
+		{func(n *vnet.Network) { n.Provider = vnet.Provider{Uplink: "lan", VLAN: 4095} }, "vlan 4095"},
+		{func(n *vnet.Network) { n.Provider = vnet.Provider{VLAN: 7} }, "uplink is missing"},
+		{func(n *vnet.Network) { n.Gateway, n.Provider = "nat", vnet.Provider{Uplink: "lan"} }, "way out is a router on the wire"},
+		{func(n *vnet.Network) { n.DNS.Nameservers = []string{"ns1"} }, `nameserver "ns1"`},
+		{func(n *vnet.Network) { n.DNS.Search = []string{"a\nb"} }, "must be one word"},
 		{func(n *vnet.Network) { n.Gateway = "None" }, `gateway "None"`},
 		{func(n *vnet.Network) { n.Subnets = nil }, "no subnets"},
 		{func(n *vnet.Network) { n.Subnets = many }, "17 subnets"},
