@@ -28,6 +28,8 @@ const (
 	subtypeNote     = 8          // NXAST_NOTE
 	subtypeResubmit = 14         // NXAST_RESUBMIT_TABLE
 	subtypeOutput   = 15         // NXAST_OUTPUT_REG
+	subtypeCT       = 35         // NXAST_CT
+	subtypeNAT      = 36         // NXAST_NAT
 )
 
 // Port numbers with a meaning: OpenFlow 1.5.1, 7.2.1.2.
@@ -123,13 +125,7 @@ func (a move) append(b []byte) ([]byte, error) {
 func (a move) bits() int { return min(a.src.bits, a.dst.bits) }
 
 func (a move) String() string {
-	part := func(f *Field) string {
-		if f.bits == a.bits() {
-			return f.subf + "[]"
-		}
-		return fmt.Sprintf("%s[0..%d]", f.subf, a.bits()-1)
-	}
-	return "move:" + part(a.src) + "->" + part(a.dst)
+	return "move:" + a.src.low(a.bits()) + "->" + a.dst.low(a.bits())
 }
 
 // decTTL is DecTTL.

@@ -106,7 +106,7 @@ func decodeTerm(b []byte) (Term, int, error) {
 // has them in pairs of 64 bits, the even one in the upper half (OXM class 0x8001, nx_put_raw). A pair of which we know
 // only one register, while the other one counts, stays unknown.
 func splitRegisters(t Term) []Term {
-	const masked, exact, number = 0x80010110, 0x80010008, 0x7f << 9
+	const masked, exact, number = 0x80010110, 0x80010008, 0x07 << 9 // eight pairs
 	mask := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	switch t.Field.header &^ number {
 	case exact:
@@ -115,7 +115,7 @@ func splitRegisters(t Term) []Term {
 	default:
 		return []Term{t}
 	}
-	pair := t.Field.header >> 9 & 0x7f
+	pair := t.Field.header & number >> 9
 	var terms []Term
 	for i := range uint32(2) {
 		half := Term{Value: t.Value[4*i:][:4], Mask: mask[4*i:][:4]}
@@ -260,6 +260,8 @@ func guessAction(raw []byte) Action {
 			if f := fields[binary.BigEndian.Uint32(raw[12:])]; f != nil {
 				return OutputReg(f)
 			}
+		case subtypeCT:
+			return guessCT(raw)
 		}
 	}
 	return nil

@@ -94,6 +94,18 @@ func everyMatch() []openflow.Match {
 			openflow.ARP, openflow.ARPTha.MAC(hw), openflow.ARPSha.MAC(hw), openflow.ARPOp.Is(2),
 			openflow.ARPTpa.Addr(addr("10.0.0.2")), openflow.ARPSpa.Addr(addr("10.0.0.1")), openflow.EthDst.MAC(hw),
 		},
+		{openflow.CTStateIs(openflow.CTEstablished|openflow.CTTracked, 0)},
+		{openflow.CTStateIs(openflow.CTNew|openflow.CTTracked, openflow.CTReply)},
+		{openflow.CTStateIs(0, openflow.CTTracked)},
+		{openflow.CTStateIs(openflow.CTRelated|openflow.CTInvalid|openflow.CTSNAT, openflow.CTDNAT)},
+		{openflow.CTStateIs(openflow.CTNew|openflow.CTTracked, 0xff)},
+		{openflow.CTState.Is(openflow.CTDNAT)},
+		{openflow.CTState.Is(0)},
+		{
+			openflow.InPort.Is(3), openflow.Reg0.Is(1), openflow.TCP, openflow.CTMark.Masked(3, 3),
+			openflow.CTStateIs(openflow.CTTracked, openflow.CTNew),
+		},
+		{openflow.EthType.Is(0x88cc), openflow.Reg0.Is(1), openflow.CTMark.Is(2)},
 		{openflow.TCP, openflow.TCPSrc.Is(80)},
 		{openflow.TCP6, openflow.TCPSrc.Masked(0x1f00, 0xff00)},
 		{openflow.TCP, openflow.TCPDst.Is(0)},
@@ -117,7 +129,7 @@ func everyMatch() []openflow.Match {
 			openflow.InPort.Is(101), openflow.Metadata.Masked(0x3e9, 0xffffff), openflow.Reg0.Masked(1, 0xf), openflow.ICMPv6,
 		},
 	}
-	for _, reg := range registers() {
+	for _, reg := range append(registers(), openflow.CTMark) {
 		all = append(all, m{reg.Is(0x3e9)}, m{reg.Is(0)}, m{reg.Masked(0x3, 0xf)}, m{reg.Masked(0, 0xf)})
 	}
 	return all
@@ -156,6 +168,18 @@ func everyAction() []openflow.Flow {
 	add(openflow.Match{openflow.IPv6}, openflow.DecTTL(), openflow.Resubmit(1), openflow.GotoTable(50))
 	add(nil, openflow.PushVLAN(), openflow.SetField(openflow.VLANTCI.Is(0x1064)), openflow.Output(3))
 	add(tagged, openflow.PopVLAN(), openflow.GotoTable(50))
+	v4, v6 := openflow.Match{openflow.IP}, openflow.Match{openflow.IPv6}
+	add(v4, openflow.CT{}, openflow.CT{Zone: 65535}, openflow.CT{Table: 254, NAT: openflow.NAT()}, openflow.CT{Commit: true})
+	add(v4, openflow.CT{Commit: true, Zone: 1210, Table: 72, NAT: openflow.SNAT(addr("169.254.64.10"))})
+	add(v4, openflow.CT{Commit: true, Zone: 1, NAT: openflow.DNAT(addr("10.0.0.2"))}, openflow.Output(1))
+	add(v6, openflow.CT{Commit: true, Table: 1, NAT: openflow.SNAT(addr("fd00::10"))}, openflow.CT{NAT: openflow.NAT()})
+	add(v6, openflow.CT{Commit: true, NAT: openflow.DNAT(addr("::1.2.3.4"))}, openflow.GotoTable(50))
+	add(v4, openflow.CT{ZoneFrom: openflow.Reg5, Table: 21}, openflow.CT{ZoneFrom: openflow.Metadata})
+	add(v6, openflow.CT{Commit: true, ZoneFrom: openflow.Reg6, NAT: openflow.NAT(), Exec: []openflow.Action{
+		openflow.SetField(openflow.CTMark.Is(1)), openflow.SetField(openflow.CTMark.Masked(2, 2)),
+		openflow.Move(openflow.Reg7, openflow.CTMark),
+	}})
+	move(nil, openflow.CTMark, openflow.Reg1)
 
 	set(nil, openflow.Metadata.Is(0x0a000003e9), openflow.Metadata.Is(0), openflow.Metadata.Masked(0x3e9, 0xffffff),
 		openflow.TunID.Is(1001), openflow.TunID.Is(0), openflow.TunID.Masked(5, 0xf),

@@ -2,6 +2,7 @@ package openflow
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/netip"
 )
@@ -29,6 +30,7 @@ const (
 	ipv4                     // 10.0.0.2
 	ipv6                     // fd00:1::2
 	vlan                     // dl_vlan=100 or vlan_tci=0x1000/0x1000 in a match, 4196 in set_field
+	ctState                  // +est+trk
 	etherType                // a protocol's name, or dl_type=0x88cc
 	ipProto                  // part of a protocol's name, or nw_proto=50
 	protocol                 // not on the wire: EtherType and IP protocol in one term
@@ -47,8 +49,14 @@ func oxm(class, field, length uint32) uint32 { return class<<16 | field<<9 | len
 // The fields, in the order in which ovs-ofctl writes a match; only EthType and IPProto are moved to the front, where
 // the wire wants prerequisites (OpenFlow 1.5.1, 7.2.3.6).
 var (
-	EthType = &Field{"dl_type", "eth_type", "NXM_OF_ETH_TYPE", oxm(classBasic, 5, 2), 16, etherType, 1}
-	IPProto = &Field{"nw_proto", "nw_proto", "NXM_OF_IP_PROTO", oxm(classBasic, 10, 1), 8, ipProto, 2}
+	// CTState is what connection tracking knows of the packet: see CTStateIs. It is zero until the packet has been
+	// through CT, and it cannot be set.
+	CTState = &Field{"ct_state", "ct_state", "", oxm(classNXM1, 105, 4), 8, ctState, 1}
+	// CTMark is the connection's mark; only Exec of CT can set it.
+	CTMark = &Field{"ct_mark", "ct_mark", "NXM_NX_CT_MARK", oxm(classNXM1, 107, 4), 32, hexadecimal, 2}
+
+	EthType = &Field{"dl_type", "eth_type", "NXM_OF_ETH_TYPE", oxm(classBasic, 5, 2), 16, etherType, 3}
+	IPProto = &Field{"nw_proto", "nw_proto", "NXM_OF_IP_PROTO", oxm(classBasic, 10, 1), 8, ipProto, 4}
 
 	Reg0 = &Field{"reg0", "reg0", "NXM_NX_REG0", oxm(classNXM1, 0, 4), 32, hexadecimal, 10}
 	Reg1 = &Field{"reg1", "reg1", "NXM_NX_REG1", oxm(classNXM1, 1, 4), 32, hexadecimal, 11}
@@ -102,8 +110,8 @@ var (
 
 // fields finds a field by its header without the mask bit. Read only.
 var fields = byHeader(
-	EthType, IPProto, Reg0, Reg1, Reg2, Reg3, Reg4, Reg5, Reg6, Reg7, Reg9, TunID, TunSrc, TunDst, Metadata, InPort,
-	VLANTCI, EthSrc, EthDst, IPv6Src, IPv6Dst, IPv4Src, IPv4Dst, ARPSpa, ARPTpa, ARPOp, ARPSha, ARPTha, IPTTL, TCPSrc,
+	CTState, CTMark, EthType, IPProto, Reg0, Reg1, Reg2, Reg3, Reg4, Reg5, Reg6, Reg7, Reg9, TunID, TunSrc, TunDst,
+	Metadata, InPort, VLANTCI, EthSrc, EthDst, IPv6Src, IPv6Dst, IPv4Src, IPv4Dst, ARPSpa, ARPTpa, ARPOp, ARPSha, ARPTha, IPTTL, TCPSrc,
 	TCPDst, UDPSrc, UDPDst, ICMPType, ICMPCode, ICMPv6Type, ICMPv6Code, NDTarget, NDSLL, NDTLL,
 )
 
@@ -120,6 +128,20 @@ func (f *Field) String() string { return f.set }
 
 // width is the length of the value in bytes.
 func (f *Field) width() int { return int(f.header & 0xff) }
+
+// meaning has the bits set that mean something in byte i of the value.
+func (f *Field) meaning(i int) byte {
+	bits := min(max(f.bits-8*(f.width()-1-i), 0), 8)
+	return byte(1<<bits - 1)
+}
+
+// low names the low n bits of the field, as move and zone have it.
+func (f *Field) low(n int) string {
+	if f.bits == n {
+		return f.subf + "[]"
+	}
+	return fmt.Sprintf("%s[0..%d]", f.subf, n-1)
+}
 
 // Is is the field with exactly this value. A value that does not fit is refused when the flow is sent.
 func (f *Field) Is(v uint64) Term { return Term{Field: f, Value: f.number(v)} }

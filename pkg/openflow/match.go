@@ -98,11 +98,7 @@ func (t Term) canonical() Term {
 	value := make([]byte, len(t.Value))
 	for i := range t.Value {
 		value[i] = t.Value[i] & t.Mask[i]
-		want := byte(0xff)
-		if i == 0 && t.Field.bits%8 != 0 {
-			want = 1<<(t.Field.bits%8) - 1
-		}
-		full = full && t.Mask[i] == want
+		full = full && t.Mask[i] == t.Field.meaning(i)
 	}
 	t.Value = value
 	if full {
@@ -133,8 +129,10 @@ func (t Term) check() error {
 		if len(b) != t.Field.width() {
 			return fmt.Errorf("%s: 0x%x does not fit: %d bytes are wanted", t.Field, b, t.Field.width())
 		}
-		if unused := t.Field.bits % 8; unused != 0 && b[0]>>unused != 0 {
-			return fmt.Errorf("%s: 0x%x does not fit: %d bits are wanted", t.Field, b, t.Field.bits)
+		for i := range b {
+			if b[i]&^t.Field.meaning(i) != 0 {
+				return fmt.Errorf("%s: 0x%x does not fit: %d bits are wanted", t.Field, b, t.Field.bits)
+			}
 		}
 	}
 	if t.Value == nil {

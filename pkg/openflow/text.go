@@ -18,6 +18,11 @@ func (m Match) words() []string {
 	c := m.canonical()
 	name, whole := c.protocol()
 	words := make([]string, 0, len(c)+1)
+	for _, t := range c {
+		if t.Field.beforeProtocol() {
+			words = append(words, t.matchWord())
+		}
+	}
 	if name != "" {
 		words = append(words, name)
 	}
@@ -43,7 +48,7 @@ func (m Match) words() []string {
 		}
 	}
 	for _, t := range c {
-		if t.Field == EthType || t.Field == IPProto {
+		if t.Field == EthType || t.Field == IPProto || t.Field.beforeProtocol() {
 			continue
 		}
 		if t.Field.rank > EthDst.rank || t.Field.kind == unrecognized {
@@ -58,6 +63,9 @@ func (m Match) words() []string {
 	flush(&protoTerm)
 	return words
 }
+
+// beforeProtocol says whether OVS writes the field before the protocol's name.
+func (f *Field) beforeProtocol() bool { return f == CTState || f == CTMark }
 
 // protocol is the name that OVS gives to the match's EtherType and IP protocol together ("" if it has none for the
 // EtherType), and whether it says the IP protocol too. See match_format.
@@ -150,6 +158,8 @@ func (t Term) setValue() string {
 		return t.unknown()
 	}
 	switch t.Field.kind {
+	case ctState:
+		return ctStateWord(t)
 	case mac:
 		if t.Mask == nil {
 			return net.HardwareAddr(t.Value).String()
