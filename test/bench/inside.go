@@ -16,8 +16,8 @@ import (
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-// insideArg makes this program a process on the node with Open vSwitch, for what must see the node as its own and is
-// no program: the steps of an ADD, and sync.
+// insideArg makes this program a process in a namespace for what must see that as its own and is no program: on the
+// node with Open vSwitch the steps of an ADD, and sync; in a container a client's talk.
 const insideArg = "inside"
 
 // An order is what such a process is to do.
@@ -28,7 +28,8 @@ type order struct {
 	LayFrom   int    // the endpoints to record and lay, in NetNS
 	LayTo     int
 	NetNS     string
-	Runs      int // of sync, if there is nothing to attach or lay
+	Talk      *talk
+	Runs      int // of sync, if there is nothing to attach, lay or say
 }
 
 // synced is what sync did.
@@ -58,6 +59,8 @@ func inside() error {
 	var result any
 	var err error
 	switch {
+	case o.Talk != nil:
+		result, err = o.Talk.client(ctx)
 	case o.Container != "":
 		result, err = o.addSteps(ctx)
 	case o.LayTo > 0:
@@ -191,8 +194,8 @@ func (o order) empty(ctx context.Context) error {
 	return errors.Join(c.Commit(ctx, []openflow.Change{openflow.DeleteCookie(0, 0)}), c.Close())
 }
 
-// inside executes this program on the node with Open vSwitch.
-func (w *world) inside(ctx context.Context, orders []order) ([]outcome, error) {
+// inside executes this program in a namespace.
+func (w *world) inside(ctx context.Context, ns namespace, orders ...order) ([]outcome, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -207,12 +210,12 @@ func (w *world) inside(ctx context.Context, orders []order) ([]outcome, error) {
 		}
 		commands[i] = command{Args: []string{self, insideArg}, Env: os.Environ(), Stdin: stdin}
 	}
-	return w.measure(ctx, w.ovsNode, commands)
+	return w.measure(ctx, ns, commands)
 }
 
 // steps attaches one container step by step.
 func (w *world) steps(ctx context.Context, list []*attachment) ([]sample, error) {
-	outcomes, err := w.inside(ctx, []order{{Container: list[0].id, NetNS: list[0].ns.path}})
+	outcomes, err := w.inside(ctx, w.ovsNode, order{Container: list[0].id, NetNS: list[0].ns.path})
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +226,7 @@ func (w *world) steps(ctx context.Context, list []*attachment) ([]sample, error)
 
 func (w *world) sync(ctx context.Context, runs int) (synced, error) {
 	var s synced
-	outcomes, err := w.inside(ctx, []order{{Runs: runs}})
+	outcomes, err := w.inside(ctx, w.ovsNode, order{Runs: runs})
 	if err != nil {
 		return s, err
 	}

@@ -1,6 +1,11 @@
-// Command bench measures ADD and DEL as a container runtime sees them: tenet, the reference plugins bridge with
-// host-local, and a script around ovs-vsctl, in turn, in one run, on nodes of several sizes; with them the floor, which
-// is what the kernel and Open vSwitch alone take. `make bench` runs it. It needs root and Open vSwitch.
+// Command bench measures what tenet costs, in two parts. `make bench` runs it. It needs root and Open vSwitch.
+//
+// Part add is ADD and DEL as a container runtime sees them: tenet, the reference plugins bridge with host-local, and a
+// script around ovs-vsctl, in turn, in one run, on nodes of several sizes; with them the floor, which is what the kernel
+// and Open vSwitch alone take.
+//
+// Part traffic is what containers then say to each other: throughput and connections per second through tenet and
+// through a bridge that only switches, in turn, on one ovs-vswitchd; and what their connections leave in its datapath.
 //
 // Everything lives in network namespaces and a directory of its own. The namespaces have no names: they end with the
 // process, however it ends.
@@ -22,13 +27,21 @@ import (
 
 // settings are what the flags say.
 type settings struct {
-	Sizes    []int  `json:"sizes"` // in ports that are there already, ascending
-	Rounds   int    `json:"rounds"`
-	Parallel int    `json:"parallel"`
-	Batches  int    `json:"batches"`
-	Output   string `json:"-"`
-	Dir      string `json:"dir"`
+	Parts         []string `json:"parts"`
+	Sizes         []int    `json:"sizes"` // in ports that are there already, ascending
+	Rounds        int      `json:"rounds"`
+	Parallel      int      `json:"parallel"`
+	Batches       int      `json:"batches"`
+	TrafficRounds int      `json:"traffic_rounds"`
+	Output        string   `json:"-"`
+	Dir           string   `json:"dir"`
 }
+
+// The parts' names.
+const (
+	addPart     = "add"
+	trafficPart = "traffic"
+)
 
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == insideArg {
@@ -59,16 +72,24 @@ func exit(err error) {
 
 func parse(args []string) (settings, error) {
 	var s settings
-	var sizes string
+	var parts, sizes string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.StringVar(&parts, "part", addPart+","+trafficPart, "`parts` to measure")
 	f.StringVar(&sizes, "sizes", "0,100,500,1000", "`ports` that the bridges have already")
 	f.IntVar(&s.Rounds, "n", 20, "`rounds` at each size; in each, every subject is measured once")
 	f.IntVar(&s.Parallel, "parallel", 20, "`ADDs` at once; 0 measures none")
 	f.IntVar(&s.Batches, "batches", 1, "`times` that so many at once are measured")
+	f.IntVar(&s.TrafficRounds, "t", 8, "`rounds` of traffic, some six seconds each")
 	f.StringVar(&s.Output, "o", "bench.json", "`file` for every sample and the summary; empty: none")
 	f.StringVar(&s.Dir, "dir", os.TempDir(), "`directory` for databases and programs; its file system is part of what is measured")
 	if err := f.Parse(args); err != nil {
 		return s, err
+	}
+	for part := range strings.SplitSeq(parts, ",") {
+		if part != addPart && part != trafficPart {
+			return s, fmt.Errorf("-part %s: %q is neither %s nor %s", parts, part, addPart, trafficPart)
+		}
+		s.Parts = append(s.Parts, part)
 	}
 	for text := range strings.SplitSeq(sizes, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(text))
@@ -83,22 +104,51 @@ func parse(args []string) (settings, error) {
 	if most := s.Sizes[len(s.Sizes)-1] + max(s.Parallel, 1); most > linuxPorts {
 		return s, fmt.Errorf("%d ports: the Linux bridge of the comparison takes %d", most, linuxPorts)
 	}
-	if s.Rounds < 1 || s.Parallel < 0 || s.Batches < 0 {
-		return s, errors.New("-n must be 1 or more, -parallel and -batches not negative")
+	if s.Rounds < 1 || s.TrafficRounds < 1 || s.Parallel < 0 || s.Batches < 0 {
+		return s, errors.New("-n and -t must be 1 or more, -parallel and -batches not negative")
 	}
 	return s, nil
 }
 
 func run(ctx context.Context, s settings) error {
+	r := &report{Settings: s, Machine: machine(ctx, s.Dir), LoadBefore: load()}
+	start := time.Now()
+	for _, part := range []struct {
+		name    string
+		measure func(context.Context, *world, *report, time.Time) error
+	}{
+		{addPart, measureAdd},
+		{trafficPart, measureTraffic},
+	} {
+		if !slices.Contains(s.Parts, part.name) {
+			continue
+		}
+		if err := inWorld(ctx, s, func(w *world) error { return part.measure(ctx, w, r, start) }); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	r.LoadAfter, r.Took = load(), time.Since(start).Round(time.Second).String()
+	r.judge()
+	r.print(os.Stdout)
+	if s.Output == "" {
+		return nil
+	}
+	return r.write(s.Output)
+}
+
+// inWorld gives every part a world of its own: none finds what another left.
+func inWorld(ctx context.Context, s settings, measure func(*world) error) error {
 	w, err := newWorld(ctx, s)
 	if err != nil {
 		return err
 	}
 	defer w.close()
-	r := &report{Settings: s, Machine: machine(ctx, s.Dir), LoadBefore: load()}
+	return measure(w)
+}
+
+func measureAdd(ctx context.Context, w *world, r *report, start time.Time) error {
 	subjects := w.subjects()
-	start := time.Now()
-	for _, size := range s.Sizes {
+	for _, size := range w.Sizes {
 		say("%s %d ports: laying them", elapsed(start), size)
 		if err := w.populate(ctx, size); err != nil {
 			return fmt.Errorf("populate %d ports: %w", size, err)
@@ -110,17 +160,11 @@ func run(ctx context.Context, s settings) error {
 		r.Sizes = append(r.Sizes, at)
 	}
 	say("%s sync of %d endpoints", elapsed(start), w.populated)
+	var err error
 	if r.Sync, err = w.sync(ctx, syncRuns); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
-	r.LoadAfter, r.Took = load(), time.Since(start).Round(time.Second).String()
-	r.judge()
-	r.print(os.Stdout)
-	say("%s taking everything down", elapsed(start))
-	if s.Output == "" {
-		return nil
-	}
-	return r.write(s.Output)
+	return nil
 }
 
 // say tells how far it is; results go to standard output.

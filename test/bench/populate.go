@@ -57,7 +57,7 @@ func (w *world) layEndpoints(ctx context.Context, size int) ([]port, error) {
 	if size == w.populated {
 		return nil, nil
 	}
-	outcomes, err := w.inside(ctx, []order{{LayFrom: w.populated, LayTo: size, NetNS: w.crowd.path}})
+	outcomes, err := w.inside(ctx, w.ovsNode, order{LayFrom: w.populated, LayTo: size, NetNS: w.crowd.path})
 	if err != nil {
 		return nil, err
 	}

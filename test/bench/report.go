@@ -24,8 +24,9 @@ type report struct {
 	Took       string     `json:"took"`
 	Settings   settings   `json:"settings"`
 	Targets    []target   `json:"targets"`
-	Sizes      []*results `json:"sizes"`
-	Sync       synced     `json:"sync"`
+	Sizes      []*results `json:"sizes,omitempty"`
+	Sync       synced     `json:"sync,omitzero"`
+	Traffic    []*traffic `json:"traffic,omitempty"`
 }
 
 // A host is the machine that was measured on.
@@ -93,6 +94,8 @@ func median(values []float64) float64 { return quantile(values, 0.5) }
 
 func p10(values []float64) float64 { return quantile(values, 0.1) }
 
+func p90(values []float64) float64 { return quantile(values, 0.9) }
+
 func each[T any](list []T, of func(T) float64) []float64 {
 	values := make([]float64, len(list))
 	for i, v := range list {
@@ -140,14 +143,19 @@ func (r *results) besides() []float64 {
 
 // print writes the report's tables. Times are in milliseconds, the median and after it p10.
 func (r *report) print(to io.Writer) {
-	r.printVerb(to, "ADD", func(at *results) map[string][]sample { return at.Add })
-	r.printVerb(to, "DEL", func(at *results) map[string][]sample { return at.Del })
-	if r.Settings.Parallel > 0 && r.Settings.Batches > 0 {
-		r.printParallel(to)
+	if len(r.Sizes) > 0 {
+		r.printVerb(to, "ADD", func(at *results) map[string][]sample { return at.Add })
+		r.printVerb(to, "DEL", func(at *results) map[string][]sample { return at.Del })
+		if r.Settings.Parallel > 0 && r.Settings.Batches > 0 {
+			r.printParallel(to)
+		}
+		r.printCost(to)
+		r.printSteps(to)
+		r.printSync(to)
 	}
-	r.printCost(to)
-	r.printSteps(to)
-	r.printSync(to)
+	if len(r.Traffic) > 0 {
+		r.printTraffic(to)
+	}
 	t := newTable(to, "Targets")
 	for _, goal := range r.Targets {
 		t.AppendRow(table.Row{goal.Name, goal.Measured, goal.Verdict})
@@ -273,6 +281,53 @@ func (r *report) printSync(to io.Writer) {
 		fmt.Sprintf("%.1f", float64(r.Sync.PeakKB)/1024),
 	})
 	t.Render()
+}
+
+func (r *report) printTraffic(to io.Writer) {
+	t := newTable(to, "Traffic: median (p10–p90); ratios to the other lane: of the medians, and the median of the rounds'")
+	t.AppendHeader(table.Row{
+		"lane", "to", "Gbit/s, one stream", "ratio", "of rounds", "connections/s", "ratio", "of rounds",
+		fmt.Sprintf("datapath flows of %d", fewConnections), fmt.Sprintf("of %d", manyConnections), "tracked",
+	})
+	for _, l := range r.Traffic {
+		row := table.Row{l.Lane, l.Against}
+		for _, of := range []struct {
+			values func(*traffic) []float64
+			format string
+		}{
+			{func(t *traffic) []float64 { return t.Throughput }, "%.2f (%.2f–%.2f)"},
+			{func(t *traffic) []float64 { return t.Connections }, "%.0f (%.0f–%.0f)"},
+		} {
+			values := of.values(l)
+			row = append(row, fmt.Sprintf(of.format, median(values), p10(values), p90(values)))
+			if other := r.lane(l.Against); other != nil {
+				row = append(row, ratio(values, of.values(other)), fmt.Sprintf("%.2f", median(ratios(values, of.values(other)))))
+			} else {
+				row = append(row, "", "")
+			}
+		}
+		t.AppendRow(append(row, l.Few.Flows, l.Many.Flows, l.Many.Tracked))
+	}
+	t.Render()
+}
+
+// lane is what was measured of the lane of that name; nil if there is none.
+func (r *report) lane(name string) *traffic {
+	for _, t := range r.Traffic {
+		if t.Lane == name {
+			return t
+		}
+	}
+	return nil
+}
+
+// ratios are a to b, round by round: what slowed the machine down for one round slowed both.
+func ratios(a, b []float64) []float64 {
+	values := make([]float64, len(a))
+	for i := range a {
+		values[i] = a[i] / b[i]
+	}
+	return values
 }
 
 func (r *report) write(path string) error {

@@ -38,10 +38,7 @@ const (
 
 // subjects are what is measured.
 func (w *world) subjects() []subject {
-	tenet, start := w.plugin(tenetName, w.ovsNode, "tenet", map[string]any{
-		"tenant": "bench", "network": "net", "subnets": []any{map[string]any{"prefix": subnet}},
-		"ovsRunDir": w.sw.RunDir, "dataDir": w.path("data"), "bridge": ovsBridge, "datapath": w.sw.Datapath,
-	})
+	tenet, start := w.tenet(nil)
 	bridge, _ := w.plugin(bridgeName, w.linuxNode, "bridge", map[string]any{
 		"bridge": linuxBridge, "mtu": mtu,
 		"ipam": map[string]any{
@@ -53,6 +50,16 @@ func (w *world) subjects() []subject {
 	steps := subject{name: stepsName, add: w.steps, del: tenet.del}
 	floor := subject{name: floorName, add: one(w.floorAdd), del: one(w.floorDel)}
 	return []subject{floor, tenet, bridge, script, steps, start}
+}
+
+// tenet is tenet's plugin for the network of declaration, with more fields of its configuration if there are any.
+func (w *world) tenet(more map[string]any) (subject, subject) {
+	conf := map[string]any{
+		"tenant": "bench", "network": "net", "subnets": []any{map[string]any{"prefix": subnet}},
+		"ovsRunDir": w.sw.RunDir, "dataDir": w.path("data"), "bridge": ovsBridge, "datapath": w.sw.Datapath,
+	}
+	maps.Copy(conf, more)
+	return w.plugin(tenetName, w.ovsNode, "tenet", conf)
 }
 
 // plugin is a CNI plugin, executed on a node as a runtime does. The networks of both plugins have one IPv4 subnet, and

@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+)
 
 // A target is what was to be reached, and whether it was.
 type target struct {
@@ -19,9 +22,19 @@ const (
 	peakMB       = 16.0
 	syncOf       = 1000 // endpoints
 	syncDuration = 1000.0
+	ofNormal     = 0.95 // of the throughput, the median of the rounds' ratios
 )
 
 func (r *report) judge() {
+	if len(r.Sizes) > 0 {
+		r.judgeAdd()
+	}
+	if len(r.Traffic) > 0 {
+		r.judgeTraffic()
+	}
+}
+
+func (r *report) judgeAdd() {
 	peak := 0.0
 	for _, at := range r.Sizes {
 		tenet := median(walls(at.Add[tenetName]))
@@ -48,10 +61,35 @@ func (r *report) judge() {
 	r.atMost(name, median(r.Sync.Sync), syncDuration, "ms")
 }
 
+// judgeTraffic: conntrack is for who asked for something that needs it, which a network without a way out has not.
+func (r *report) judgeTraffic() {
+	inside, normal := r.lane(tenetLane), r.lane(normalLane)
+	r.atLeast("one stream through tenet, of NORMAL's", median(ratios(inside.Throughput, normal.Throughput)), ofNormal)
+	r.noMore("connections tracked in a network without a way out", inside.Many.Tracked, 0)
+	for _, t := range r.Traffic {
+		if t.Against != "" {
+			name := fmt.Sprintf("%s: datapath flows of %d connections as of %d", t.Lane, t.Many.Connections, t.Few.Connections)
+			r.noMore(name, t.Many.Flows, t.Few.Flows)
+		}
+	}
+}
+
+func (r *report) noMore(name string, counted, limit int) {
+	r.target(name, fmt.Sprintf("%d of %d", counted, limit), counted <= limit, strconv.Itoa(counted-limit))
+}
+
 func (r *report) atMost(name string, measured, limit float64, unit string) {
-	goal := target{Name: name, Measured: fmt.Sprintf("%.1f of %.1f %s", measured, limit, unit), Holds: measured <= limit, Verdict: "holds"}
-	if !goal.Holds {
-		goal.Verdict = fmt.Sprintf("missed by %.1f %s", measured-limit, unit)
+	r.target(name, fmt.Sprintf("%.1f of %.1f %s", measured, limit, unit), measured <= limit, fmt.Sprintf("%.1f %s", measured-limit, unit))
+}
+
+func (r *report) atLeast(name string, measured, limit float64) {
+	r.target(name, fmt.Sprintf("%.3f of %.3f", measured, limit), measured >= limit, fmt.Sprintf("%.3f", limit-measured))
+}
+
+func (r *report) target(name, measured string, holds bool, by string) {
+	goal := target{Name: name, Measured: measured, Holds: holds, Verdict: "holds"}
+	if !holds {
+		goal.Verdict = "missed by " + by
 	}
 	r.Targets = append(r.Targets, goal)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,6 +36,7 @@ type world struct {
 	ovsNode, linuxNode namespace
 	crowd              namespace // the containers of the ports that are there already
 	containers         []namespace
+	servers            []net.Listener
 	populated          int // how many those ports are
 	calls              int // makes container ids and addresses
 }
@@ -92,6 +94,9 @@ func (w *world) close() {
 		_ = w.db.conn.Close()
 	}
 	w.harness.end()
+	for _, l := range w.servers {
+		_ = l.Close()
+	}
 	for _, n := range append(w.containers, w.ovsNode, w.linuxNode, w.crowd) {
 		if n.file != nil {
 			_ = n.file.Close()

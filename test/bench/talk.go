@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// What is said is always the same: the client sends and closes its half, the server answers with how much that was. A
+// stream is one long request; connections are many short ones.
+
+// A talk is what a client is to say, either of the two.
+type talk struct {
+	To          netip.AddrPort
+	Stream      time.Duration // one connection, as much as goes through
+	Connections int           // short ones, shortAtOnce at a time
+}
+
+// said is how it went.
+type said struct {
+	Bytes uint64
+	Took  time.Duration // until the last answer
+}
+
+const (
+	serverPort  = 7000
+	requestSize = 128 // of a short one
+	shortAtOnce = 8   // keeps the switch busy while the ends work
+	writeSize   = 256 << 10
+)
+
+// serve answers in a namespace until the world ends.
+func (w *world) serve(n namespace) error {
+	var l net.Listener
+	err := n.do(func() (err error) { //nolint:nonamedreturns // shorter
+		l, err = net.Listen("tcp4", fmt.Sprintf(":%d", serverPort)) //nolint:noctx // listens at once
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	w.servers = append(w.servers, l)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go respond(conn)
+		}
+	}()
+	return nil
+}
+
+// respond leaves it to the client to notice what goes wrong.
+func respond(conn net.Conn) {
+	defer conn.Close() //nolint:errcheck // see above
+	buf := make([]byte, writeSize)
+	var got uint64
+	for {
+		n, err := conn.Read(buf)
+		got += uint64(n)
+		if errors.Is(err, io.EOF) {
+			_, _ = conn.Write(binary.BigEndian.AppendUint64(nil, got))
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// client says it, in the namespace that the process is in.
+func (t talk) client(ctx context.Context) (said, error) {
+	start := time.Now()
+	if t.Stream > 0 {
+		buf := make([]byte, writeSize)
+		n, err := t.say(ctx, func(w io.Writer) error {
+			for time.Since(start) < t.Stream {
+				if _, err := w.Write(buf); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		return said{n, time.Since(start)}, err
+	}
+	var left atomic.Int64
+	left.Store(int64(t.Connections))
+	var all sync.WaitGroup
+	failed := make([]error, shortAtOnce)
+	for i := range failed {
+		all.Go(func() {
+			for failed[i] == nil && left.Add(-1) >= 0 {
+				failed[i] = t.short(ctx)
+			}
+		})
+	}
+	all.Wait()
+	return said{uint64(t.Connections) * requestSize, time.Since(start)}, errors.Join(failed...)
+}
+
+func (t talk) short(ctx context.Context) error {
+	n, err := t.say(ctx, func(w io.Writer) error {
+		_, err := w.Write(make([]byte, requestSize))
+		return err
+	})
+	if err == nil && n != requestSize {
+		err = fmt.Errorf("of %d bytes %d arrived", requestSize, n)
+	}
+	return err
+}
+
+// say opens a connection, sends what send writes, and returns how much of it the server had.
+func (t talk) say(ctx context.Context, send func(io.Writer) error) (uint64, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp4", t.To.String())
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close() //nolint:errcheck // both have said everything, or another error tells
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return 0, err
+		}
+	}
+	if err := send(conn); err != nil {
+		return 0, err
+	}
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil { //nolint:forcetypeassert // of a TCP dial
+		return 0, err
+	}
+	had, err := io.ReadAll(conn)
+	if err == nil && len(had) != 8 {
+		err = fmt.Errorf("%s answered with %d bytes", t.To, len(had))
+	}
+	if err != nil {
+		return 0, err
+	}
+	return binary.BigEndian.Uint64(had), nil
+}
