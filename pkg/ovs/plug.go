@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 )
@@ -41,7 +42,13 @@ func (s *Switch) EnsurePort(ctx context.Context, bridge string, p Port) (int, er
 
 func same(a, b Port) bool {
 	return a.Owner == b.Owner && a.Type == b.Type && maps.Equal(a.Options, b.Options) &&
-		maps.Equal(a.ExternalIDs, b.ExternalIDs) && a.OFPortRequest == b.OFPortRequest
+		maps.Equal(a.ExternalIDs, b.ExternalIDs) && a.OFPortRequest == b.OFPortRequest && a.MTURequest == b.MTURequest &&
+		slices.Equal(trunks(a), trunks(b))
+}
+
+// trunks are a port's VLANs as the database keeps them: sorted, each once.
+func trunks(p Port) []int {
+	return slices.Compact(slices.Sorted(slices.Values(p.Trunks)))
 }
 
 func (s *Switch) plug(ctx context.Context, bridge string, p Port) (int, error) {
@@ -104,10 +111,13 @@ func (s *Switch) insertPort(ctx context.Context, bridgeUUID string, p Port) (str
 	if p.OFPortRequest != 0 {
 		row["ofport_request"] = p.OFPortRequest
 	}
+	if p.MTURequest != 0 {
+		row["mtu_request"] = p.MTURequest
+	}
 	res, err := s.transact(ctx,
 		ovsdb.Operation{Op: ovsdb.OperationInsert, Table: tableInterface, UUIDName: "interface", Row: row},
 		ovsdb.Operation{Op: ovsdb.OperationInsert, Table: tablePort, UUIDName: "port", Row: ovsdb.Row{
-			"name": p.Name, "interfaces": ovsdb.UUID{GoUUID: "interface"}, "external_ids": ids,
+			"name": p.Name, "interfaces": ovsdb.UUID{GoUUID: "interface"}, "external_ids": ids, "trunks": toSet(trunks(p)),
 		}},
 		ovsdb.Operation{Op: ovsdb.OperationMutate, Table: tableBridge, Where: whereUUID(bridgeUUID), Mutations: []ovsdb.Mutation{
 			{Column: "ports", Mutator: ovsdb.MutateOperationInsert, Value: ovsdb.UUID{GoUUID: "port"}},

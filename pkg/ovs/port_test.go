@@ -226,6 +226,57 @@ func TestATunnelThatStandsIsLeftAlone(t *testing.T) {
 	}
 }
 
+func TestAnInternalPortHasTheMTUAskedFor(t *testing.T) {
+	sw, s := bridged(t, ovstest.Real())
+	for _, mtu := range []int{1400, 1300} {
+		p := ovs.Port{Name: "in0", Owner: "me", Type: "internal", OFPortRequest: 7, MTURequest: mtu}
+		if n, err := s.EnsurePort(t.Context(), "br0", p); err != nil || n != 7 {
+			t.Fatalf("%d, %v", n, err)
+		}
+		if got, err := s.Port(t.Context(), "br0", "in0"); err != nil || got.MTURequest != mtu {
+			t.Errorf("%+v, %v", got, err)
+		}
+		ovstest.Wait(t, "the link's MTU", func() bool {
+			return strings.Contains(sw.Run(t, "ip", "link", "show", "in0"), fmt.Sprintf("mtu %d ", mtu))
+		})
+	}
+}
+
+func TestTwoBridgesAreJoinedByATrunkOfSomeVLANs(t *testing.T) {
+	sw, s := bridged(t)
+	if _, err := s.EnsureBridge(t.Context(), ovs.BridgeSpec{Name: "br1", Owner: "test", Datapath: sw.Datapath}); err != nil {
+		t.Fatal(err)
+	}
+	ends := map[string]ovs.Port{
+		"br0": {Name: "to-br1", Owner: "me", Type: "patch", OFPortRequest: 0x100, Options: map[string]string{"peer": "to-br0"}},
+		"br1": {Name: "to-br0", Owner: "me", Type: "patch", Trunks: []int{102, 0, 101, 101}, Options: map[string]string{"peer": "to-br1"}},
+	}
+	var before string
+	for range 2 { // the second time nothing is made anew
+		for bridge, p := range ends {
+			if n, err := s.EnsurePort(t.Context(), bridge, p); err != nil || p.OFPortRequest != 0 && n != p.OFPortRequest {
+				t.Fatalf("%d, %v", n, err)
+			}
+		}
+		rows := sw.Run(t, "ovs-vsctl", "--columns=_uuid,name,trunks", "list", "port")
+		if before != "" && rows != before {
+			t.Errorf("the rows changed from\n%s\nto\n%s", before, rows)
+		}
+		before = rows
+	}
+	if got := sw.Run(t, "ovs-vsctl", "get", "port", "to-br0", "trunks"); got != "[0, 101, 102]" {
+		t.Errorf("trunks %s", got)
+	}
+	trunk := ends["br1"]
+	trunk.Trunks = nil
+	if _, err := s.EnsurePort(t.Context(), "br1", trunk); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.Ports(t.Context(), "br1"); err != nil || len(list) != 1 || len(list[0].Trunks) != 0 {
+		t.Errorf("still a trunk of some: %+v, %v", list, err)
+	}
+}
+
 func TestPortsAreUnpluggedTogetherOrOneByOne(t *testing.T) {
 	sw, s := bridged(t)
 	for _, n := range []string{"a", "b", "c", "d", "e"} {
