@@ -22,6 +22,7 @@ const (
 	typeDecTTL       = 24
 	typeSetField     = 25
 	typeCopyField    = 28
+	typeMeter        = 29
 	typeExperimenter = 0xffff
 
 	nicira          = 0x00002320 // NX_VENDOR_ID

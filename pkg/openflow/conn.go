@@ -245,41 +245,44 @@ func (c *Conn) converse(ctx context.Context, first, last uint32, send []byte, ta
 // Flows asks the switch for the flows that stand, in no order. Parts of flows that this package does not know come as
 // Unknown actions and as terms of an unknown field.
 func (c *Conn) Flows(ctx context.Context, filter FlowFilter) ([]FlowStats, error) {
-	flows, err := c.flows(ctx, filter)
+	request, err := filter.request()
+	if err != nil {
+		return nil, fmt.Errorf("read flows: %w", err)
+	}
+	var flows []FlowStats
+	err = c.multipart(ctx, request, func(b []byte) error {
+		more, err := decodeFlows(b)
+		flows = append(flows, more...)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read flows: %w", err)
 	}
 	return flows, nil
 }
 
-func (c *Conn) flows(ctx context.Context, filter FlowFilter) ([]FlowStats, error) {
+// multipart sends the body of a multipart request and hands the body of each part of the answer to take.
+func (c *Conn) multipart(ctx context.Context, request []byte, take func([]byte) error) error {
 	end, err := c.begin(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer end()
 	c.xid++
-	body, err := filter.request()
+	send, err := message{typ: typeMultipartRequest, xid: c.xid, body: request}.append(nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	request, err := message{typ: typeMultipartRequest, xid: c.xid, body: body}.append(nil)
-	if err != nil {
-		return nil, err
-	}
-	var flows []FlowStats
 	var refused error
-	err = c.converse(ctx, c.xid, c.xid, request, func(m message) (bool, error) {
+	err = c.converse(ctx, c.xid, c.xid, send, func(m message) (bool, error) {
 		switch {
 		case m.typ == typeError:
 			refused = refusal(m)
 			return true, nil
-		case m.typ != typeMultipartReply || len(m.body) < 8 || !bytes.HasPrefix(m.body, []byte{0, multipartFlowDesc}):
+		case m.typ != typeMultipartReply || len(m.body) < 8 || !bytes.HasPrefix(m.body, request[:2]): // of the same type
 			return false, fmt.Errorf("an answer of type %d that does not fit", m.typ)
 		}
-		more, err := decodeFlows(m.body[8:])
-		flows = append(flows, more...)
-		return binary.BigEndian.Uint16(m.body[2:])&multipartMore == 0, err
+		return binary.BigEndian.Uint16(m.body[2:])&multipartMore == 0, take(m.body[8:])
 	})
-	return flows, errors.Join(err, refused)
+	return errors.Join(err, refused)
 }

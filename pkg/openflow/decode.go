@@ -239,6 +239,8 @@ func guessAction(raw []byte) Action {
 		return PushVLAN()
 	case typ == typePopVLAN:
 		return PopVLAN()
+	case typ == typeMeter:
+		return Meter(binary.BigEndian.Uint32(raw[4:]))
 	case typ == typeDecTTL:
 		return DecTTL()
 	case typ == typeSetField:

@@ -101,6 +101,26 @@ func FuzzDecodeMatch(f *testing.F) {
 	})
 }
 
+// FuzzDecodeMeters: what it says it knows must be exactly what PutMeters would send.
+func FuzzDecodeMeters(f *testing.F) {
+	ours := meterMod{meterAdd, MeterConfig{ID: 1, RateKbps: 2, BurstKbits: 3}}.body()
+	ours[1] = meterSize
+	f.Add(ours)
+	f.Add(append(ours, ours...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		meters, err := decodeMeters(b)
+		if err != nil {
+			return
+		}
+		for _, m := range meters {
+			want := meterMod{meterAdd, m}.body()[2:]
+			if m.RateKbps != 0 && !bytes.Contains(b, want) {
+				t.Errorf("%s is not in 0x%x", m, b)
+			}
+		}
+	})
+}
+
 func FuzzDecodeActions(f *testing.F) {
 	for _, name := range recorded {
 		flows, err := decodeFlows(recordedReply(f, name))

@@ -6,6 +6,6 @@
 // What a foreign flow brings beyond that is kept as bytes, so that such a flow can be seen and deleted, and differs
 // from every flow of ours.
 //
-// Flows are written in bundles (Conn.Commit): all of them or none. Sources of the wire format: the OpenFlow Switch
+// Flows are written in bundles (Conn.Commit): all of them or none. Meters are not (Conn.PutMeters). Sources of the wire format: the OpenFlow Switch
 // Specification 1.5.1 (section numbers in the comments) and Open vSwitch's nicira-ext.h, meta-flow.h, ofp-actions.c.
 package openflow

@@ -44,7 +44,10 @@ const (
 	errorBadInstruction = 3
 	errorBadMatch       = 4
 	errorFlowModFailed  = 5
+	errorMeterModFailed = 12
 	errorBundleFailed   = 17
+
+	meterExists = 1 // OFPMMFC_METER_EXISTS
 )
 
 // errorName is the name of an error in OVS, or "".
@@ -81,6 +84,11 @@ func errorName(typ, code uint16) string {
 		prefix, names = "OFPFMFC_", []string{
 			"UNKNOWN", "TABLE_FULL", "BAD_TABLE_ID", "OVERLAP", "EPERM", "BAD_TIMEOUT", "BAD_COMMAND", "BAD_FLAGS",
 			"CANT_SYNC", "BAD_PRIORITY", "IS_SYNC",
+		}
+	case errorMeterModFailed:
+		prefix, names = "OFPMMFC_", []string{
+			"UNKNOWN", "METER_EXISTS", "INVALID_METER", "UNKNOWN_METER", "BAD_COMMAND", "BAD_FLAGS", "BAD_RATE",
+			"BAD_BURST", "BAD_BAND", "BAD_BAND_VALUE", "OUT_OF_METERS", "OUT_OF_BANDS",
 		}
 	case errorBundleFailed:
 		prefix, names = "OFPBFC_", []string{

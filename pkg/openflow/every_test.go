@@ -160,6 +160,8 @@ func everyAction() []openflow.Flow {
 	add(nil, openflow.Output(1), openflow.Output(65279), openflow.Output(openflow.PortLocal))
 	add(nil, openflow.Output(openflow.PortNormal), openflow.Output(openflow.PortFlood), openflow.Output(openflow.PortAll))
 	add(nil, openflow.Output(openflow.PortTable), openflow.InPortAction())
+	add(nil, openflow.Meter(1), openflow.Output(1))
+	add(nil, openflow.Meter(0xffff0000))
 	add(nil, openflow.OutputReg(openflow.Reg1), openflow.OutputReg(openflow.Reg9))
 	add(nil, openflow.Resubmit(7), openflow.Resubmit(80))
 	add(nil, openflow.GotoTable(10))

@@ -20,6 +20,7 @@ const (
 	typeMultipartReply   = 19
 	typeBarrierRequest   = 20
 	typeBarrierReply     = 21
+	typeMeterMod         = 29
 	typeBundleControl    = 33
 	typeBundleAdd        = 34
 )
@@ -103,8 +104,9 @@ type FlowFilter struct {
 
 // Multipart: OpenFlow 1.5.1, 7.3.5. OFPMP_FLOW_DESC is what older versions call flow statistics.
 const (
-	multipartFlowDesc = 1
-	multipartMore     = 1
+	multipartFlowDesc  = 1
+	multipartMeterDesc = 10
+	multipartMore      = 1
 )
 
 // request is the body of the OFPT_MULTIPART_REQUEST for these flows.

@@ -53,6 +53,9 @@ func TestRecord(t *testing.T) {
 	if err := os.MkdirAll("testdata", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	record("ours", func(b bridge) { b.commit(t, addAll(everyFlow())...) })
+	record("ours", func(b bridge) {
+		b.putMeters(t, everyMeter...)
+		b.commit(t, addAll(everyFlow())...)
+	})
 	record("foreign", func(b bridge) { b.addForeign(t) })
 }

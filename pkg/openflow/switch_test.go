@@ -101,6 +101,7 @@ func texts(flows []openflow.Flow) []string {
 
 func TestEveryFieldAndActionArrivesAsOfctlPrintsIt(t *testing.T) {
 	b := newBridge(t)
+	b.putMeters(t, everyMeter...)
 	flows := everyFlow()
 	b.commit(t, addAll(flows)...)
 	if diff := cmp.Diff(texts(flows), b.dump(t)); diff != "" {
@@ -113,6 +114,7 @@ func TestEveryFieldAndActionArrivesAsOfctlPrintsIt(t *testing.T) {
 
 func TestOfctlTakesEveryStringAndItArrives(t *testing.T) {
 	b := newBridge(t)
+	b.putMeters(t, everyMeter...)
 	flows := everyFlow()
 	b.ofctlFlows(t, texts(flows))
 	if diff := cmp.Diff(texts(flows), b.flows(t, openflow.FlowFilter{})); diff != "" {
@@ -132,6 +134,7 @@ func (b bridge) ofctlFlows(t testing.TB, flows []string) {
 
 func TestEveryFlowCanBeDeletedStrictly(t *testing.T) {
 	b := newBridge(t)
+	b.putMeters(t, everyMeter...)
 	flows := everyFlow()
 	b.commit(t, addAll(flows)...)
 	for _, f := range flows {
