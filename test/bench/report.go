@@ -284,29 +284,31 @@ func (r *report) printSync(to io.Writer) {
 }
 
 func (r *report) printTraffic(to io.Writer) {
-	t := newTable(to, "Traffic: median (p10–p90); ratios to the other lane: of the medians, and the median of the rounds'")
-	t.AppendHeader(table.Row{
-		"lane", "to", "Gbit/s, one stream", "ratio", "of rounds", "connections/s", "ratio", "of rounds",
-		fmt.Sprintf("datapath flows of %d", fewConnections), fmt.Sprintf("of %d", manyConnections), "tracked",
-	})
-	for _, l := range r.Traffic {
-		row := table.Row{l.Lane, l.Against}
-		for _, of := range []struct {
-			values func(*traffic) []float64
-			format string
-		}{
-			{func(t *traffic) []float64 { return t.Throughput }, "%.2f (%.2f–%.2f)"},
-			{func(t *traffic) []float64 { return t.Connections }, "%.0f (%.0f–%.0f)"},
-		} {
+	t := newTable(to, "Traffic: median (p10–p90); ratios to the other lane: of the medians, and the median of the rounds' ratios")
+	t.AppendHeader(table.Row{"", "lane", "", "to", "ratio", "of rounds"})
+	for _, of := range []struct {
+		name, format string
+		values       func(*traffic) []float64
+	}{
+		{"one stream, Gbit/s", "%.2f (%.2f–%.2f)", func(t *traffic) []float64 { return t.Throughput }},
+		{"connections/s", "%.0f (%.0f–%.0f)", func(t *traffic) []float64 { return t.Connections }},
+		{"CPU of ovs-vswitchd, ms/GB", "%.0f (%.0f–%.0f)", func(t *traffic) []float64 { return t.StreamCPU }},
+		{"CPU of ovs-vswitchd, µs/connection", "%.0f (%.0f–%.0f)", func(t *traffic) []float64 { return t.ShortCPU }},
+	} {
+		for _, l := range r.Traffic {
 			values := of.values(l)
-			row = append(row, fmt.Sprintf(of.format, median(values), p10(values), p90(values)))
+			row := table.Row{of.name, l.Lane, fmt.Sprintf(of.format, median(values), p10(values), p90(values))}
 			if other := r.lane(l.Against); other != nil {
-				row = append(row, ratio(values, of.values(other)), fmt.Sprintf("%.2f", median(ratios(values, of.values(other)))))
-			} else {
-				row = append(row, "", "")
+				row = append(row, l.Against, ratio(values, of.values(other)), fmt.Sprintf("%.2f", median(ratios(values, of.values(other)))))
 			}
+			t.AppendRow(row)
 		}
-		t.AppendRow(append(row, l.Few.Flows, l.Many.Flows, l.Many.Tracked))
+	}
+	t.Render()
+	t = newTable(to, "What connections leave in the datapath")
+	t.AppendHeader(table.Row{"lane", "connections", "flows", "tracked", "connections", "flows", "tracked"})
+	for _, l := range r.Traffic {
+		t.AppendRow(table.Row{l.Lane, l.Few.Connections, l.Few.Flows, l.Few.Tracked, l.Many.Connections, l.Many.Flows, l.Many.Tracked})
 	}
 	t.Render()
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tenet-cni/tenet/pkg/ovs"
 )
 
@@ -16,6 +18,8 @@ type traffic struct {
 	Against     string    `json:"against,omitempty"`
 	Throughput  []float64 `json:"gbit_per_s"`        // of one stream
 	Connections []float64 `json:"connections_per_s"` // short ones
+	StreamCPU   []float64 `json:"cpu_ms_per_gbyte"`  // of ovs-vswitchd
+	ShortCPU    []float64 `json:"cpu_us_per_connection"`
 	Few         left      `json:"after_few"`
 	Many        left      `json:"after_many"`
 }
@@ -28,7 +32,7 @@ type left struct {
 }
 
 const (
-	streamFor       = 2 * time.Second
+	streamFor       = time.Second
 	sampled         = 2000 // connections of one sample
 	fewConnections  = 20
 	manyConnections = 1000
@@ -64,7 +68,15 @@ func measureTraffic(ctx context.Context, w *world, r *report, start time.Time) e
 }
 
 func (w *world) sample(ctx context.Context, l lane, to *traffic) error {
+	before, err := w.switchCPU()
+	if err != nil {
+		return err
+	}
 	stream, err := w.say(ctx, l, talk{Stream: streamFor})
+	if err != nil {
+		return err
+	}
+	between, err := w.switchCPU()
 	if err != nil {
 		return err
 	}
@@ -72,9 +84,23 @@ func (w *world) sample(ctx context.Context, l lane, to *traffic) error {
 	if err != nil {
 		return err
 	}
+	after, err := w.switchCPU()
 	to.Throughput = append(to.Throughput, float64(stream.Bytes)*8/float64(stream.Took.Nanoseconds()))
 	to.Connections = append(to.Connections, sampled/short.Took.Seconds())
-	return nil
+	to.StreamCPU = append(to.StreamCPU, ms(between-before)/float64(stream.Bytes)*1e9)
+	to.ShortCPU = append(to.ShortCPU, ms(after-between)*1000/sampled)
+	return err
+}
+
+// switchCPU is what ovs-vswitchd has used of the CPUs: the userspace datapath is in it. It is less moved by what else
+// the machine does than any time is.
+func (w *world) switchCPU() (time.Duration, error) {
+	var t unix.Timespec
+	clock := int32(^w.sw.Pid()<<3 | 2) // clock_getcpuclockid(3): glibc and musl make it so
+	if err := unix.ClockGettime(clock, &t); err != nil {
+		return 0, fmt.Errorf("CPU time of ovs-vswitchd: %w", err)
+	}
+	return time.Duration(t.Nano()), nil
 }
 
 // leave opens connections where the datapath knows nothing, and counts what it knows then. A flow that nobody uses
