@@ -148,6 +148,7 @@ func TestABurstPassesAndNoMore(t *testing.T) {
 func TestARefusedMeterIsNamedAndTheOthersArePut(t *testing.T) {
 	b := newBridge(t)
 	good := []openflow.MeterConfig{{ID: 1, RateKbps: 1, BurstKbits: 1}, {ID: 3, RateKbps: 3, BurstKbits: 3}}
+	b.putMeters(t, good[0]) // so that the switch refuses to add it, before it refuses the other
 	err := b.PutMeters(t.Context(), good[0], openflow.MeterConfig{ID: 2, BurstKbits: 10}, good[1])
 	want := "put meter 2 of 0 kbit/s with a burst of 10 kbit: openflow error OFPMMFC_BAD_RATE (type 12, code 6)"
 	if err == nil || err.Error() != want {
