@@ -13,8 +13,7 @@ import (
 	"github.com/tenet-cni/tenet/pkg/veth"
 )
 
-// A lane is one way for traffic, from a client in a namespace to a server in another. One more is what lays it, and a
-// line in lanes.
+// A lane is one way for traffic, from a client in a namespace to a server in another. One more is a line in lanes.
 type lane struct {
 	name    string
 	against string // the lane to hold it against; none: it is one to hold others against
@@ -24,100 +23,113 @@ type lane struct {
 
 // The lanes' names.
 const (
-	normalLane = "NORMAL"
-	tenetLane  = "tenet"
+	normalLane     = "NORMAL"
+	tenetLane      = "tenet"
+	masqueradeLane = "NORMAL + masquerade"
 )
 
-const normalBridge = "br-normal"
+const (
+	normalBridge  = "br-normal"
+	normalGateway = "10.66.255.254"
+)
 
 // lanes lays what is measured. All go through the same ovs-vswitchd and its one datapath, over the same cables.
 func (w *world) lanes(ctx context.Context) ([]lane, error) {
+	if err := w.makeNormalBridge(); err != nil { //nolint:contextcheck // the harness has it
+		return nil, fmt.Errorf("%s: %w", normalBridge, err)
+	}
+	outside, err := w.outside()
+	if err != nil {
+		return nil, fmt.Errorf("outside: %w", err)
+	}
 	var lanes []lane
-	for _, lay := range []func(context.Context) (lane, error){w.layNormal, w.layTenet} {
-		l, err := lay(ctx)
-		if err != nil {
-			return nil, err
+	for _, l := range []struct {
+		lane
+
+		join   func(context.Context) (namespace, netip.Addr, error) // how its containers are attached
+		server netip.Addr                                           // none: one more container
+	}{
+		{lane: lane{name: normalLane}, join: w.joinNormal},
+		{lane: lane{name: tenetLane, against: normalLane}, join: w.joinTenet(nil)},
+		{lane: lane{name: masqueradeLane}, join: w.joinNormal, server: outside},
+	} {
+		if l.client, _, err = l.join(ctx); err != nil {
+			return nil, fmt.Errorf("%s: %w", l.name, err)
 		}
-		lanes = append(lanes, l)
+		if !l.server.IsValid() {
+			var ns namespace
+			if ns, l.server, err = l.join(ctx); err == nil {
+				err = w.serve(ns)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%s: server: %w", l.name, err)
+			}
+		}
+		l.to = netip.AddrPortFrom(l.server, serverPort)
+		lanes = append(lanes, l.lane)
 	}
 	return lanes, w.db.settle()
 }
 
-// layTenet is two containers in a network without a way out.
-func (w *world) layTenet(ctx context.Context) (lane, error) {
-	client, _, err := w.attach(ctx, nil)
-	if err != nil {
-		return lane{}, fmt.Errorf("%s: %w", tenetLane, err)
+// makeNormalBridge makes a bridge of one flow, which switches by what it has learnt: the least that Open vSwitch can be.
+// The node is the gateway of its containers.
+func (w *world) makeNormalBridge() error {
+	if _, err := w.sw.Output("ovs-vsctl", "add-br", normalBridge, "--", "set", "Bridge", normalBridge, "datapath_type="+w.sw.Datapath); err != nil {
+		return err
 	}
-	server, addr, err := w.attach(ctx, nil)
-	if err == nil {
-		err = w.serve(server)
-	}
-	return lane{tenetLane, normalLane, client, netip.AddrPortFrom(addr, serverPort)}, err
+	return w.ovsNode.dress(normalBridge, normalGateway+"/16")
 }
 
-// layNormal is two containers on a bridge of one flow, which switches by what it has learnt: the least that Open vSwitch
-// can be. Their cables are those that tenet lays, so that what differs is the flows.
-func (w *world) layNormal(ctx context.Context) (lane, error) {
-	if _, err := w.sw.Output("ovs-vsctl", "add-br", normalBridge, "--", "set", "Bridge", normalBridge, "datapath_type="+w.sw.Datapath); err != nil { //nolint:contextcheck // the harness has it
-		return lane{}, err
-	}
-	l := lane{name: normalLane}
-	for i := range 2 {
-		ns, err := w.newContainer()
-		if err != nil {
-			return l, err
-		}
-		addr := netip.AddrFrom4([4]byte{10, 66, 0, byte(i + 1)})
-		cable := veth.Cable{
-			Host: "normal" + strconv.Itoa(i), Container: ifName, NetNS: ns.path, MTU: mtu, Userspace: w.sw.Datapath == "netdev",
-			MAC: net.HardwareAddr{2, 0, 0, 66, 0, byte(i + 1)}, Addrs: []netip.Prefix{netip.PrefixFrom(addr, 16)},
-		}
-		err = w.ovsNode.do(func() error {
-			_, err := veth.Lay(ctx, cable)
-			return err
-		})
-		if err != nil {
-			return l, err
-		}
-		if _, err := w.sw.Output("ovs-vsctl", "add-port", normalBridge, cable.Host); err != nil { //nolint:contextcheck // the harness has it
-			return l, err
-		}
-		if i == 0 {
-			l.client = ns
-			continue
-		}
-		l.to = netip.AddrPortFrom(addr, serverPort)
-		if err := w.serve(ns); err != nil {
-			return l, err
-		}
-	}
-	return l, nil
-}
-
-// attach is a new container with its address in tenet's network; more is more of the plugin's configuration.
-func (w *world) attach(ctx context.Context, more map[string]any) (namespace, netip.Addr, error) {
+// joinNormal is a new container on that bridge. Its cable is as tenet lays them, so that what differs is the flows.
+func (w *world) joinNormal(ctx context.Context) (namespace, netip.Addr, error) {
 	ns, err := w.newContainer()
 	if err != nil {
 		return ns, netip.Addr{}, err
 	}
-	plugin, _ := w.tenet(more)
 	w.calls++
-	a := &attachment{id: strconv.Itoa(w.calls), ns: ns}
-	if _, err := plugin.add(ctx, []*attachment{a}); err != nil {
-		return ns, netip.Addr{}, fmt.Errorf("ADD: %w", err)
+	number := byte(w.calls)
+	addr := netip.AddrFrom4([4]byte{10, 66, 0, number})
+	cable := veth.Cable{
+		Host: fmt.Sprintf("normal%d", number), Container: ifName, NetNS: ns.path, MTU: mtu, Userspace: w.sw.Datapath == "netdev",
+		MAC: net.HardwareAddr{2, 0, 0, 66, 0, number}, Addrs: []netip.Prefix{netip.PrefixFrom(addr, 16)},
+		Routes: []veth.Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr(normalGateway)}},
 	}
-	var result struct {
-		IPs []struct{ Address netip.Prefix }
-	}
-	err = json.Unmarshal(a.result, &result)
-	if err == nil && len(result.IPs) == 0 {
-		err = errors.New("no address")
-	}
+	err = w.ovsNode.do(func() error {
+		_, err := veth.Lay(ctx, cable)
+		return err
+	})
 	if err != nil {
-		return ns, netip.Addr{}, fmt.Errorf("ADD answered %s: %w", a.result, err)
+		return ns, addr, err
 	}
-	return ns, result.IPs[0].Address.Addr(), nil
+	_, err = w.sw.Output("ovs-vsctl", "add-port", normalBridge, cable.Host) //nolint:contextcheck // the harness has it
+	return ns, addr, err
+}
+
+// joinTenet is a new container in tenet's network; more is more of the plugin's configuration.
+func (w *world) joinTenet(more map[string]any) func(context.Context) (namespace, netip.Addr, error) {
+	plugin, _ := w.tenet(more)
+	return func(ctx context.Context) (namespace, netip.Addr, error) {
+		ns, err := w.newContainer()
+		if err != nil {
+			return ns, netip.Addr{}, err
+		}
+		w.calls++
+		a := &attachment{id: strconv.Itoa(w.calls), ns: ns}
+		if _, err := plugin.add(ctx, []*attachment{a}); err != nil {
+			return ns, netip.Addr{}, fmt.Errorf("ADD: %w", err)
+		}
+		var result struct {
+			IPs []struct{ Address netip.Prefix }
+		}
+		err = json.Unmarshal(a.result, &result)
+		if err == nil && len(result.IPs) == 0 {
+			err = errors.New("no address")
+		}
+		if err != nil {
+			return ns, netip.Addr{}, fmt.Errorf("ADD answered %s: %w", a.result, err)
+		}
+		return ns, result.IPs[0].Address.Addr(), nil
+	}
 }
 
 // newContainer is one more namespace that goes with the world. Its ports are free for new connections again a second

@@ -79,7 +79,7 @@ func parse(args []string) (settings, error) {
 	f.IntVar(&s.Rounds, "n", 20, "`rounds` at each size; in each, every subject is measured once")
 	f.IntVar(&s.Parallel, "parallel", 20, "`ADDs` at once; 0 measures none")
 	f.IntVar(&s.Batches, "batches", 1, "`times` that so many at once are measured")
-	f.IntVar(&s.TrafficRounds, "t", 16, "`rounds` of traffic; in each, every lane is measured once")
+	f.IntVar(&s.TrafficRounds, "t", 12, "`rounds` of traffic; in each, every lane is measured once")
 	f.StringVar(&s.Output, "o", "bench.json", "`file` for every sample and the summary; empty: none")
 	f.StringVar(&s.Dir, "dir", os.TempDir(), "`directory` for databases and programs; its file system is part of what is measured")
 	if err := f.Parse(args); err != nil {

@@ -284,7 +284,7 @@ func (r *report) printSync(to io.Writer) {
 }
 
 func (r *report) printTraffic(to io.Writer) {
-	t := newTable(to, "Traffic: median (p10–p90); ratios to the other lane: of the medians, and the median of the rounds' ratios")
+	t := newTable(to, "Traffic: median (p10–p90); ratios to another lane: of the medians, and the median of the rounds' ratios")
 	t.AppendHeader(table.Row{"", "lane", "", "to", "ratio", "of rounds"})
 	for _, of := range []struct {
 		name, format string
