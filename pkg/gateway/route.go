@@ -1,0 +1,178 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// routeProtocol marks the routes that are ours, so that old ones are found. It
+// is none of those in the kernel's linux/rtnetlink.h (RTPROT_*).
+const routeProtocol = 116
+
+// single is the host's address alone.
+func (n Net) single() netip.Prefix { return netip.PrefixFrom(n.Host.Addr(), n.Host.Addr().BitLen()) }
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return netlink.FAMILY_V4
+	}
+	return netlink.FAMILY_V6
+}
+
+// wantedRoutes are the ways into the link: the ranges, and all that is led there.
+func wantedRoutes(s State, index int) []netlink.Route {
+	var want []netlink.Route
+	lead := func(p netip.Prefix, mtu int) {
+		n := s.net(p.Addr())
+		if mtu == s.MTU {
+			mtu = 0
+		}
+		want = append(want, netlink.Route{
+			LinkIndex: index, Family: family(n.Via), Dst: ipNet(p), Gw: n.Via.AsSlice(), Src: n.Host.Addr().AsSlice(), MTU: mtu,
+			Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Protocol: routeProtocol, Flags: int(netlink.FLAG_ONLINK),
+		})
+	}
+	for _, n := range s.Nets {
+		lead(n.rng(), 0)
+	}
+	for _, r := range s.Routes {
+		lead(r.Prefix, r.MTU)
+	}
+	return want
+}
+
+// planRoutes compares the routes of the link with those that should be. Those
+// that are not ours are left alone, and stand in the way only where they lead
+// the very same prefix elsewhere.
+func planRoutes(ctx context.Context, h *netlink.Handle, s State, l netlink.Link) ([]change, error) {
+	all, err := routes(ctx, h, nil)
+	if err != nil {
+		return nil, err
+	}
+	want := wantedRoutes(s, l.Attrs().Index)
+	var changes []change
+	for _, r := range all {
+		if !ours(r, l) || slices.ContainsFunc(want, func(w netlink.Route) bool { return sameRoute(r, w) }) {
+			continue
+		}
+		changes = append(changes, change{
+			what:    "remove the route " + words(r),
+			differs: []string{fmt.Sprintf("%s has a route to %s that nobody needs", s.Link, words(r))},
+			make:    func() error { return h.RouteDel(&r) },
+		})
+	}
+	for _, w := range want {
+		if slices.ContainsFunc(all, func(r netlink.Route) bool { return ours(r, l) && sameRoute(r, w) }) {
+			continue
+		}
+		if i := slices.IndexFunc(all, func(r netlink.Route) bool { return !ours(r, l) && prefix(r.Dst) == prefix(w.Dst) }); i >= 0 {
+			return nil, fmt.Errorf("the host has a route to %s, which %w and is not ours", describe(h, all[i]), ErrExists)
+		}
+		changes = append(changes, change{
+			what:    "add the route " + words(w),
+			differs: []string{fmt.Sprintf("%s does not have the route %s", s.Link, words(w))},
+			make:    func() error { return h.RouteAdd(&w) },
+		})
+	}
+	return changes, nil
+}
+
+// ours tells whether r is a route that we laid on l.
+func ours(r netlink.Route, l netlink.Link) bool {
+	return r.Protocol == routeProtocol && r.LinkIndex == l.Attrs().Index
+}
+
+// sameRoute tells whether r, which stands, is the route w.
+func sameRoute(r, w netlink.Route) bool {
+	return prefix(r.Dst) == prefix(w.Dst) && addr(r.Gw) == addr(w.Gw) && addr(r.Src) == addr(w.Src) && r.MTU == w.MTU
+}
+
+// words is r without its link.
+func words(r netlink.Route) string {
+	w := prefix(r.Dst).String()
+	if gw := addr(r.Gw); gw.IsValid() {
+		w += " via " + gw.String()
+	}
+	if r.MTU != 0 {
+		w += fmt.Sprintf(" mtu %d", r.MTU)
+	}
+	return w
+}
+
+// describe is r with its link.
+func describe(h *netlink.Handle, r netlink.Route) string {
+	if l, err := h.LinkByIndex(r.LinkIndex); err == nil {
+		return words(r) + " dev " + l.Attrs().Name
+	}
+	return words(r)
+}
+
+// removeRoutes takes our routes off the link.
+func removeRoutes(ctx context.Context, name string) error {
+	h, err := openHere()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	l, err := link(ctx, h, name)
+	if err != nil || l == nil {
+		return err
+	}
+	standing, err := routes(ctx, h, l)
+	if err != nil {
+		return err
+	}
+	for _, r := range standing {
+		if !ours(r, l) {
+			continue
+		}
+		if err := h.RouteDel(&r); err != nil {
+			return fmt.Errorf("remove the route %s: %w", words(r), err)
+		}
+	}
+	return nil
+}
+
+// Overlapping names a route of the host that has an address in common with p,
+// other than the default route and those of link; "" if there is none.
+func Overlapping(ctx context.Context, p netip.Prefix, link string) (string, error) {
+	h, err := openHere()
+	if err != nil {
+		return "", fmt.Errorf("look for routes to %v: %w", p, err)
+	}
+	defer h.Close()
+	all, err := routes(ctx, h, nil)
+	if err != nil {
+		return "", fmt.Errorf("look for routes to %v: %w", p, err)
+	}
+	for _, r := range all {
+		dst := prefix(r.Dst)
+		if !dst.IsValid() || dst.Bits() == 0 || !dst.Overlaps(p) {
+			continue
+		}
+		if l, err := h.LinkByIndex(r.LinkIndex); err == nil && l.Attrs().Name == link {
+			continue
+		}
+		return describe(h, r), nil
+	}
+	return "", nil
+}
+
+// IsLocal tells whether a is an address of one of the host's links.
+func IsLocal(ctx context.Context, a netip.Addr) (bool, error) {
+	h, err := openHere()
+	if err != nil {
+		return false, fmt.Errorf("look for the address %v: %w", a, err)
+	}
+	defer h.Close()
+	all, err := addresses(ctx, h, nil)
+	if err != nil {
+		return false, fmt.Errorf("look for the address %v: %w", a, err)
+	}
+	return slices.ContainsFunc(all, func(has netlink.Addr) bool { return addr(has.IP) == a.Unmap() }), nil
+}
