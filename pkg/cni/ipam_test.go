@@ -62,6 +62,9 @@ func TestAnotherConfigurationHasAnotherFingerprint(t *testing.T) {
 	seen := map[string]string{}
 	for _, text := range []string{
 		conf(tenant), conf(`"tenant":"red"`), conf(four), conf(six), conf(four + `,"vni":7`), conf(four + `,"mtu":1400`),
+		conf(four + `,"gateway":"nat"`), conf(four + `,"gateway":"nat","egressAddress":"192.0.2.1"`), conf(four + `,"provider":{"uplink":"lan"}`),
+		conf(four + `,"provider":{"uplink":"lan","vlan":7}`), conf(four + `,"dns":{"search":["blue"]}`),
+		conf(tenant + `,"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80}]}`), conf(tenant + `,"runtimeConfig":{"bandwidth":{"ingressRate":8000}}`),
 		conf(tenant + `,"runtimeConfig":{"ips":["10.0.0.5"]}`), conf(tenant + `,"runtimeConfig":{"mac":"0a:58:0a:00:00:02"}`), conf(tenant + `,"ipam":{"type":"host-local"}`),
 	} {
 		c, err := cni.ParseTenet([]byte(text), "")

@@ -8,9 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -40,27 +38,30 @@ type NetConf struct {
 	Subnets    []vnet.Subnet    `json:"subnets"`
 	VNI        *vnet.VNI        `json:"vni"`
 	Gateway    vnet.Gateway     `json:"gateway"`
-	MTU        *int             `json:"mtu"`
-	Bridge     string           `json:"bridge"`
-	OVSRunDir  string           `json:"ovsRunDir"`
-	DataDir    string           `json:"dataDir"`
-	Datapath   string           `json:"datapath"`
-	Config     string           `json:"config"`
+	// EgressAddress and Provider belong to the network's declaration, as in vnet.Network.
+	EgressAddress string         `json:"egressAddress"`
+	Provider      *vnet.Provider `json:"provider"`
+	MTU           *int           `json:"mtu"`
+	Bridge        string         `json:"bridge"`
+	OVSRunDir     string         `json:"ovsRunDir"`
+	DataDir       string         `json:"dataDir"`
+	Datapath      string         `json:"datapath"`
+	Config        string         `json:"config"`
 
 	Runtime Runtime `json:"-"`
 	Args    Args    `json:"-"`
 	ipam    map[string]json.RawMessage
-	Raw     []byte `json:"-"` // the whole configuration, as it came
+	dns     vnet.DNS // of the network that is declared
+	Raw     []byte   `json:"-"` // the whole configuration, as it came
 }
 
 // Runtime is what a runtime adds for the capabilities that the configuration declares.
 type Runtime struct {
 	IPs []string `json:"ips"`
 	MAC string   `json:"mac"`
-	// PortMappings and Bandwidth are not offered: a configuration that declares them is refused
-	// rather than left without.
-	PortMappings json.RawMessage `json:"portMappings"`
-	Bandwidth    json.RawMessage `json:"bandwidth"`
+	// PortMappings and Bandwidth are read when an endpoint is made: DEL does not stumble over them.
+	PortMappings []json.RawMessage `json:"portMappings"`
+	Bandwidth    json.RawMessage   `json:"bandwidth"`
 }
 
 // Keys that are CNI's or the runtime's.
@@ -72,11 +73,13 @@ var foreignKeys = []string{
 // Keys of the two plugins.
 var (
 	tenetKeys = []string{
-		"tenant", "network", "tenantFrom", "subnets", "vni", "gateway", "mtu", "bridge", "ovsRunDir", "dataDir", "datapath", "config", "ipam",
+		"tenant", "network", "tenantFrom", "subnets", "vni", "gateway", "egressAddress", "provider", "mtu",
+		"bridge", "ovsRunDir", "dataDir", "datapath", "config", "ipam",
 	}
-	ipamKeys    = []string{"type", "tenant", "network", "tenantFrom", "subnets", "dataDir", "config"}
-	subnetKeys  = []string{"prefix", "gateway", "reserved"}
-	runtimeKeys = []string{"ips", "mac", "portMappings", "bandwidth"}
+	ipamKeys     = []string{"type", "tenant", "network", "tenantFrom", "subnets", "dataDir", "config"}
+	subnetKeys   = []string{"prefix", "gateway", "reserved"}
+	providerKeys = []string{"uplink", "vlan"}
+	runtimeKeys  = []string{"ips", "mac", "portMappings", "bandwidth"}
 )
 
 // Keys that are read into types.PluginConf.
@@ -107,16 +110,10 @@ func ParseTenet(stdin []byte, args string) (*NetConf, error) {
 		}
 	}
 	if masq, ok := keys["ipMasq"]; ok && !slices.Contains([]string{"false", "null"}, string(masq)) {
-		return nil, vnet.Invalidf("ipMasq is not offered: nothing leaves a tenant")
+		return nil, vnet.WithHint(vnet.Invalidf("ipMasq is not offered: a network says itself how it leaves its tenant"),
+			`declare the network with "gateway": "nat"`)
 	}
-	for _, offered := range []struct {
-		key string
-		raw json.RawMessage
-	}{{"portMappings", c.Runtime.PortMappings}, {"bandwidth", c.Runtime.Bandwidth}} {
-		if len(offered.raw) > 0 && !slices.Contains([]string{"null", "[]", "{}"}, string(offered.raw)) {
-			return nil, vnet.WithHint(vnet.Invalidf("capability %s is not available in this version", offered.key), "remove it from the configuration's capabilities")
-		}
-	}
+	c.dns = vnet.DNS(c.DNS)
 	return c, c.check()
 }
 
@@ -139,6 +136,7 @@ func ParseIPAM(stdin []byte, args string) (*NetConf, error) {
 	if err := c.read("ipam", section, ipamKeys); err != nil {
 		return nil, err
 	}
+	c.Runtime.PortMappings, c.Runtime.Bandwidth = nil, nil // the main plugin's
 	return c, c.check()
 }
 
@@ -178,6 +176,15 @@ func parse(stdin []byte, args string) (*NetConf, map[string]json.RawMessage, err
 func (c *NetConf) read(what string, keys map[string]json.RawMessage, ours []string) error {
 	if err := decode(what, pick(keys, ours), c); err != nil {
 		return err
+	}
+	if c.Provider != nil {
+		section, err := keysOf("provider", keys["provider"])
+		if err != nil {
+			return err
+		}
+		if err := knownKeys(section, providerKeys, nil); err != nil {
+			return fmt.Errorf("provider: %w", err)
+		}
 	}
 	if len(c.Subnets) == 0 {
 		return nil
@@ -224,8 +231,10 @@ func (c *NetConf) check() error {
 		return c.VNI.Validate()
 	case c.MTU != nil && *c.MTU <= 0:
 		return vnet.Invalidf("mtu %d: must be positive; leave it out for the underlay's less the tunnel header", *c.MTU)
-	case len(c.Subnets) == 0 && (c.VNI != nil || c.MTU != nil || c.Gateway != ""):
-		return vnet.Invalidf("vni, gateway and mtu declare a network, and need subnets beside them")
+	case c.Provider != nil && c.Provider.Uplink == "":
+		return vnet.Invalidf("provider: uplink is missing")
+	case len(c.Subnets) == 0 && (c.VNI != nil || c.MTU != nil || c.Gateway != "" || c.EgressAddress != "" || c.Provider != nil):
+		return vnet.Invalidf("vni, gateway, egressAddress, provider and mtu declare a network, and need subnets beside them")
 	}
 	return nil
 }
@@ -249,9 +258,15 @@ func (c *NetConf) Ref() (vnet.Ref, error) {
 // Declaration returns the network as the configuration declares it; false if it only names it.
 func (c *NetConf) Declaration() (vnet.Network, bool, error) {
 	r, err := c.Ref()
-	n := vnet.Network{Tenant: r.Tenant, Name: r.Network, Subnets: c.Subnets, Gateway: c.Gateway}
+	n := vnet.Network{Tenant: r.Tenant, Name: r.Network, Subnets: c.Subnets, Gateway: c.Gateway, DNS: c.dns}
 	if err != nil || len(c.Subnets) == 0 {
 		return n, false, err
+	}
+	if n.EgressAddress, err = c.egress(); err != nil {
+		return n, true, err
+	}
+	if c.Provider != nil {
+		n.Provider = *c.Provider
 	}
 	if c.VNI != nil {
 		n.VNI = *c.VNI
@@ -261,6 +276,18 @@ func (c *NetConf) Declaration() (vnet.Network, bool, error) {
 	}
 	n, err = n.Normal()
 	return n, true, err
+}
+
+// egress parses egressAddress, zero if there is none.
+func (c *NetConf) egress() (netip.Addr, error) {
+	if c.EgressAddress == "" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(c.EgressAddress)
+	if err != nil {
+		return a, vnet.Invalidf("egressAddress %q: not an address", c.EgressAddress)
+	}
+	return a, nil
 }
 
 // Addresses returns the addresses that were asked for by capability or CNI_ARGS, without duplicates.
@@ -307,6 +334,8 @@ func (c *NetConf) MAC() (vnet.MAC, error) {
 // Fingerprint is a hash of everything in the configuration that shapes an endpoint: a second
 // ADD with the same one asks for the same thing.
 func (c *NetConf) Fingerprint() string {
+	ports, _ := c.PortMappings() // what cannot be read makes no endpoint
+	limits, _ := c.Bandwidth()
 	shape := struct {
 		Name, Tenant, Network, TenantFrom, Namespace string
 		Subnets                                      []vnet.Subnet
@@ -316,95 +345,20 @@ func (c *NetConf) Fingerprint() string {
 		IPs                                          []string
 		MAC, IP, ArgsMAC, Bridge                     string
 		IPAM                                         map[string]json.RawMessage
+		// What came later is left out where it is not used: the hash of what stands stays.
+		EgressAddress string             `json:",omitzero"`
+		Provider      *vnet.Provider     `json:",omitzero"`
+		DNS           vnet.DNS           `json:",omitzero"`
+		Ports         []vnet.PortMapping `json:",omitempty"`
+		Bandwidth     vnet.Bandwidth     `json:",omitzero"`
 	}{
 		c.Name, string(c.Tenant), string(c.Network), c.TenantFrom, string(c.Args.K8S_POD_NAMESPACE),
 		c.Subnets, c.VNI, c.Gateway, c.MTU, c.Runtime.IPs, c.Runtime.MAC, string(c.Args.IP), string(c.Args.MAC), c.Bridge, c.ipam,
+		c.EgressAddress, c.Provider, c.dns, ports, limits,
 	}
 	text, _ := json.Marshal(shape) // nothing in it can fail to marshal
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:8])
-}
-
-// keysOf returns what stands under each key of a JSON object; nil for null. A key that is given
-// twice is an error, since programs differ in which of the two they take.
-func keysOf(what string, raw []byte) (map[string]json.RawMessage, error) {
-	var whole json.RawMessage
-	if err := decode(what, raw, &whole); err != nil {
-		return nil, err
-	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	start, err := d.Token()
-	switch {
-	case err == nil && start == nil:
-		return nil, nil
-	case err == nil && start != json.Delim('{'):
-		return nil, vnet.Invalidf("%s: must be an object, with keys and values in braces", what)
-	}
-	keys := map[string]json.RawMessage{}
-	for err == nil && d.More() {
-		var token json.Token
-		if token, err = d.Token(); err != nil {
-			break
-		}
-		key, _ := token.(string)
-		if _, twice := keys[key]; twice {
-			return nil, vnet.Invalidf("%s: key %q is given twice", what, key)
-		}
-		var value json.RawMessage
-		err = d.Decode(&value)
-		keys[key] = value
-	}
-	return keys, asInvalid(err)
-}
-
-// pick returns the object with only those keys, spelled just so: encoding/json alone would take
-// "Tenant" for "tenant".
-func pick(keys map[string]json.RawMessage, names []string) []byte {
-	picked := map[string]json.RawMessage{}
-	for _, name := range names {
-		if raw, ok := keys[name]; ok {
-			picked[name] = raw
-		}
-	}
-	text, _ := json.Marshal(picked) // the values have been parsed
-	return text
-}
-
-// knownKeys returns an error that names the first key that is neither in ours nor in foreign.
-// Where foreign keys may stand, those with a dot or slash are somebody's extension.
-func knownKeys(keys map[string]json.RawMessage, ours, foreign []string) error {
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if slices.Contains(ours, key) || slices.Contains(foreign, key) || foreign != nil && strings.ContainsAny(key, "./") {
-			continue
-		}
-		return vnet.WithHint(vnet.Invalidf("unknown key %q", key), "the keys are %s", strings.Join(ours, ", "))
-	}
-	return nil
-}
-
-// errUndecodable marks input that is not even JSON.
-var errUndecodable = errors.New("not JSON")
-
-func decode(what string, raw []byte, into any) error {
-	err := json.Unmarshal(raw, into)
-	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return vnet.Invalidf("%s: key %q is a %s, want %s", what, t.Field, t.Value, t.Type)
-	}
-	if s, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return fmt.Errorf("%s: %w: %s at byte %d: %w", what, errUndecodable, s.Error(), s.Offset, vnet.ErrInvalid)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, asInvalid(err))
-	}
-	return nil
-}
-
-// asInvalid gives an error without a kind the kind ErrInvalid.
-func asInvalid(err error) error {
-	if err == nil || errors.Is(err, vnet.ErrInvalid) {
-		return err
-	}
-	return vnet.Invalidf("%v", err)
 }
 
 // Attachments returns those that the runtime lists as valid, for GC.

@@ -12,7 +12,9 @@ import (
 )
 
 // Result says what stands for the endpoint: the link on the host and the interface in the
-// container, addresses and routes. A plugin that ran before keeps its part of the result, in front.
+// container, addresses and routes. A plugin that ran before keeps its part of the result, in
+// front. The name servers are the network's; where it has none, the configuration's; else those
+// of the plugin before.
 func (r *Request) Result(network vnet.Network, e vnet.Endpoint) (types.Result, error) {
 	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, DNS: r.DNS}
 	if r.PrevResult != nil {
@@ -24,6 +26,9 @@ func (r *Request) Result(network vnet.Network, e vnet.Endpoint) (types.Result, e
 		if r.DNS.IsEmpty() {
 			result.DNS = earlier.DNS
 		}
+	}
+	if !network.DNS.IsZero() {
+		result.DNS = types.DNS(network.DNS)
 	}
 	container := len(result.Interfaces) + 1
 	result.Interfaces = append(result.Interfaces,
