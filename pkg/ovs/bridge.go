@@ -21,6 +21,11 @@ type BridgeSpec struct {
 	// Datapath is "system" (the kernel's) or "netdev" (userspace). Empty: "system" if ovs-vswitchd and the kernel have
 	// it, else "netdev". It counts only when the bridge is created: an existing bridge keeps its own.
 	Datapath string
+	// Standalone makes a bridge that forwards by itself, as a learning switch does, and goes on doing so when its flows
+	// are lost (fail_mode=standalone). It counts only when the bridge is created: no bridge changes its shape.
+	Standalone bool
+	// HWAddr is the MAC of the bridge's local link, as "02:00:00:00:00:01"; empty: one that is made up.
+	HWAddr string
 	// ExternalIDs are written beside the owner. Other keys that the row has stay.
 	ExternalIDs map[string]string
 }
@@ -31,16 +36,23 @@ type Bridge struct {
 	Owner       string // empty: not ours
 	Datapath    string // "system" or "netdev"
 	FailMode    string
+	Standalone  bool              // made so by EnsureBridge
+	HWAddr      string            // other_config:hwaddr
 	ExternalIDs map[string]string // without the owner
 	Applied     bool              // ovs-vswitchd has made the bridge and applied all changes up to now
 
 	uuid string
 }
 
-// EnsureBridge makes sure that a bridge of ours exists, drops what no flow admits (fail_mode=secure) and speaks
-// OpenFlow 1.5, and returns when ovs-vswitchd has applied it. It may be raced by other processes: there will be one
-// bridge. A bridge of that name without OwnerKey, or with another owner, is ErrNotOurs and stays as it is. A bridge that ovs-vswitchd cannot
-// make (it has no such datapath) is ErrDevice; its row stays.
+// standaloneKey is the key in a bridge's external_ids that says that it was made to forward by itself. The fail mode
+// does not tell: anybody may change it, and it is mended.
+const standaloneKey = OwnerKey + "-standalone"
+
+// EnsureBridge makes sure that a bridge of ours exists, drops what no flow admits (fail_mode=secure) unless it is to be
+// Standalone, and speaks OpenFlow 1.5, and returns when ovs-vswitchd has applied it. It may be raced by other
+// processes: there will be one bridge. A bridge of that name without OwnerKey, with another owner, or of the other
+// shape, is ErrNotOurs and stays as it is. A bridge that ovs-vswitchd cannot make (it has no such datapath) is
+// ErrDevice; its row stays.
 func (s *Switch) EnsureBridge(ctx context.Context, spec BridgeSpec) (Bridge, error) {
 	ctx, cancel := bound(ctx)
 	defer cancel()
@@ -73,6 +85,8 @@ func (s *Switch) ensureBridge(ctx context.Context, spec BridgeSpec) (Bridge, err
 			return Bridge{}, ErrNotOurs
 		case v.bridge.Owner != spec.Owner:
 			return Bridge{}, fmt.Errorf("it belongs to %s: %w", v.bridge.Owner, ErrNotOurs)
+		case v.bridge.Standalone != spec.Standalone:
+			return Bridge{}, fmt.Errorf("it is in use for something else (%s=%t): %w", standaloneKey, v.bridge.Standalone, ErrNotOurs)
 		case v.bridge.is(spec) && v.made: // whatever else ovs-vswitchd has to do
 			return v.bridge, nil
 		case v.bridge.is(spec):
@@ -106,9 +120,12 @@ func (s *Switch) insertBridge(ctx context.Context, spec BridgeSpec) (int, error)
 			return 0, err
 		}
 	}
-	mac, err := bridgeMAC()
-	if err != nil {
-		return 0, err
+	mac := spec.HWAddr
+	if mac == "" {
+		var err error
+		if mac, err = bridgeMAC(); err != nil {
+			return 0, err
+		}
 	}
 	ids := toMap(owned(spec.Owner, nil))
 	ops := []ovsdb.Operation{
@@ -119,13 +136,13 @@ func (s *Switch) insertBridge(ctx context.Context, spec BridgeSpec) (int, error)
 			"name": spec.Name, "interfaces": ovsdb.UUID{GoUUID: "local_interface"}, "external_ids": ids,
 		}},
 		{Op: ovsdb.OperationInsert, Table: tableBridge, UUIDName: "bridge", Row: ovsdb.Row{
-			"name": spec.Name, "datapath_type": datapath, "fail_mode": "secure",
+			"name": spec.Name, "datapath_type": datapath, "fail_mode": spec.failMode(),
 			"ports": ovsdb.UUID{GoUUID: "local_port"},
 			// All, as 1.5 is what we speak, older releases leave it off by default, and ovs-ofctl speaks 1.0.
 			"protocols": toSet([]string{
 				"OpenFlow10", "OpenFlow11", "OpenFlow12", "OpenFlow13", "OpenFlow14", "OpenFlow15",
 			}),
-			"external_ids": toMap(owned(spec.Owner, spec.ExternalIDs)),
+			"external_ids": toMap(spec.ids(nil)),
 			// hwaddr: else the local port takes the lowest MAC of all ports, and each ADD may change it.
 			"other_config": toMap(map[string]string{"hwaddr": mac, "disable-in-band": "true"}),
 		}},
@@ -147,17 +164,41 @@ func (b Bridge) is(spec BridgeSpec) bool {
 			return false
 		}
 	}
-	return b.FailMode == "secure"
+	return b.FailMode == spec.failMode() && (spec.HWAddr == "" || b.HWAddr == spec.HWAddr)
+}
+
+func (s BridgeSpec) failMode() string {
+	if s.Standalone {
+		return "standalone"
+	}
+	return "secure"
+}
+
+// ids is what external_ids shall be where it has been have.
+func (s BridgeSpec) ids(have map[string]string) map[string]string {
+	ids := maps.Clone(have)
+	if ids == nil {
+		ids = map[string]string{}
+	}
+	maps.Copy(ids, s.ExternalIDs)
+	if s.Standalone {
+		ids[standaloneKey] = "true"
+	}
+	return owned(s.Owner, ids)
 }
 
 // mendBridge brings our bridge's row to what the spec says and returns the number of the change.
 func (s *Switch) mendBridge(ctx context.Context, spec BridgeSpec, b Bridge) (int, error) {
-	ids := maps.Clone(b.ExternalIDs)
-	maps.Copy(ids, spec.ExternalIDs)
-	update := ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: tableBridge, Where: whereUUID(b.uuid), Row: ovsdb.Row{
-		"fail_mode": "secure", "external_ids": toMap(owned(spec.Owner, ids)),
-	}}
-	res, err := s.transact(ctx, append([]ovsdb.Operation{update}, s.bump()...)...)
+	ops := []ovsdb.Operation{{Op: ovsdb.OperationUpdate, Table: tableBridge, Where: whereUUID(b.uuid), Row: ovsdb.Row{
+		"fail_mode": spec.failMode(), "external_ids": toMap(spec.ids(b.ExternalIDs)),
+	}}}
+	if spec.HWAddr != "" { // an insert alone would keep another value
+		ops = append(ops, ovsdb.Operation{Op: ovsdb.OperationMutate, Table: tableBridge, Where: whereUUID(b.uuid), Mutations: []ovsdb.Mutation{
+			{Column: "other_config", Mutator: ovsdb.MutateOperationDelete, Value: toSet([]string{"hwaddr"})},
+			{Column: "other_config", Mutator: ovsdb.MutateOperationInsert, Value: toMap(map[string]string{"hwaddr": spec.HWAddr})},
+		}})
+	}
+	res, err := s.transact(ctx, append(ops, s.bump()...)...)
 	if err != nil {
 		return 0, err
 	}

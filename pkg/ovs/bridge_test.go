@@ -104,6 +104,43 @@ func TestABridgeOfAnotherOwnerIsNotTaken(t *testing.T) {
 	}
 }
 
+func TestAStandaloneBridgeForwardsByItselfUnderTheMACAskedFor(t *testing.T) {
+	sw := ovstest.Start(t)
+	s := dial(t, sw)
+	for _, mac := range []string{"02:00:00:00:00:01", "02:00:00:00:00:02"} { // made so, then mended
+		b, err := s.EnsureBridge(t.Context(), ovs.BridgeSpec{Name: "br0", Owner: "me", Datapath: sw.Datapath, Standalone: true, HWAddr: mac})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !b.Standalone || b.FailMode != "standalone" || b.HWAddr != mac || len(b.ExternalIDs) != 0 {
+			t.Errorf("%+v", b)
+		}
+		if got := sw.Run(t, "ovs-ofctl", "show", "br0"); !strings.Contains(got, mac) {
+			t.Errorf("its local link has another MAC: %s", got)
+		}
+		if flows := sw.Run(t, "ovs-ofctl", "dump-flows", "br0"); !strings.Contains(flows, "NORMAL") {
+			t.Errorf("it forwards nothing: %s", flows)
+		}
+		sw.Run(t, "ovs-vsctl", "set-fail-mode", "br0", "secure")
+	}
+}
+
+func TestABridgeNeverChangesItsShape(t *testing.T) {
+	sw, s := bridged(t)
+	if _, err := s.EnsureBridge(t.Context(), ovs.BridgeSpec{Name: "br1", Owner: "test", Datapath: sw.Datapath, Standalone: true}); err != nil {
+		t.Fatal(err)
+	}
+	sw.Run(t, "ovs-vsctl", "set-fail-mode", "br0", "standalone") // which does not make it one that was meant so
+	before := sw.Run(t, "ovs-vsctl", "list", "bridge")
+	_, err := s.EnsureBridge(t.Context(), ovs.BridgeSpec{Name: "br0", Owner: "test", Standalone: true})
+	want(t, err, ovs.ErrNotOurs, "bridge br0", "something else")
+	_, err = s.EnsureBridge(t.Context(), ovs.BridgeSpec{Name: "br1", Owner: "test"})
+	want(t, err, ovs.ErrNotOurs, "bridge br1", "something else")
+	if after := sw.Run(t, "ovs-vsctl", "list", "bridge"); after != before {
+		t.Errorf("the rows changed from\n%s\nto\n%s", before, after)
+	}
+}
+
 func TestABridgeWithoutItsDatapathIsRefused(t *testing.T) {
 	sw := ovstest.Start(t, ovstest.Real())
 	_, err := dial(t, sw).EnsureBridge(t.Context(), ovs.BridgeSpec{Name: "br0", Owner: "node1", Datapath: "nonesuch"})

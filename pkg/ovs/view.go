@@ -22,7 +22,7 @@ type view struct {
 func (s *Switch) view(ctx context.Context, bridge, port string) (view, error) {
 	ops := []ovsdb.Operation{
 		s.selectRoot("next_cfg", "cur_cfg"),
-		selectName(tableBridge, bridge, "_uuid", "name", "datapath_type", "fail_mode", "external_ids", "datapath_id"),
+		selectName(tableBridge, bridge, "_uuid", "name", "datapath_type", "fail_mode", "external_ids", "other_config", "datapath_id"),
 	}
 	if port != "" {
 		ops = append(ops,
@@ -81,8 +81,10 @@ func (s *Switch) home(ctx context.Context, portUUID string) (string, error) {
 func bridgeOf(r row) Bridge {
 	b := Bridge{
 		Name: r.text("name"), Owner: r.owner(), Datapath: r.text("datapath_type"), FailMode: r.text("fail_mode"),
-		ExternalIDs: r.ids(), uuid: r.uuid(),
+		HWAddr: r.pairs("other_config")["hwaddr"], ExternalIDs: r.ids(), uuid: r.uuid(),
 	}
+	_, b.Standalone = b.ExternalIDs[standaloneKey]
+	delete(b.ExternalIDs, standaloneKey)
 	if b.Datapath == "" {
 		b.Datapath = "system" // what ovs-vswitchd makes of an empty datapath_type
 	}
