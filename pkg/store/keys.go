@@ -19,6 +19,7 @@ const (
 	nextTransit = "meta/next-transit"
 	gatewayOn   = "meta/gateway-bridge"
 	Uplinks     = "uplinks/"
+	uplinkHosts = "uplink-hosts/"
 	gateways    = "gateways/"
 	transits    = "transits/"
 	zones       = "zones/"
@@ -75,6 +76,9 @@ func hostPortKey(m vnet.PortMapping) string {
 }
 
 func uplinkKey(u vnet.UplinkName) string { return Uplinks + string(u) }
+
+// uplinkHostKey is where what an uplink took over from the host is kept.
+func uplinkHostKey(u vnet.UplinkName) string { return uplinkHosts + string(u) }
 
 // providerKey leads from a VLAN of an uplink to the network that it is.
 func providerKey(p vnet.Provider) string { return fmt.Sprintf("%s%d", providersOf(p.Uplink), p.VLAN) }

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -16,7 +18,8 @@ func Uplink(tx Tx, name vnet.UplinkName) (vnet.Uplink, error) {
 	return u, err
 }
 
-// DeclareUplink records the uplink. vnet.ErrExists if it stands otherwise, or if another has its NIC.
+// DeclareUplink records the uplink for the bridge that it names, with an OpenFlow port number, and returns it as it
+// stands; a removal that was begun is called off. vnet.ErrExists if it stands otherwise, or if another has its NIC.
 func DeclareUplink(tx Tx, u vnet.Uplink) (vnet.Uplink, error) {
 	u, err := u.Normal()
 	if err != nil {
@@ -26,37 +29,81 @@ func DeclareUplink(tx Tx, u vnet.Uplink) (vnet.Uplink, error) {
 	if err != nil {
 		return u, err
 	}
+	taken := map[int]bool{}
 	for _, o := range others {
+		taken[o.OFPort] = true
 		switch {
 		case o.Name != u.Name && o.NIC == u.NIC:
 			return u, vnet.Existsf("%s is the NIC of uplink %s", u.NIC, o.Name)
-		case o.Name == u.Name && (o.NIC != u.NIC || !slices.Equal(o.VLANs, u.VLANs)):
-			return u, vnet.WithHint(vnet.Existsf("uplink %s stands and is declared differently: nic %s, vlans %q", u.Name, o.NIC, o.VLANs),
+		case o.Name == u.Name && (o.NIC != u.NIC || !slices.Equal(o.VLANs, u.VLANs) || o.Bridge != u.Bridge):
+			return u, vnet.WithHint(vnet.Existsf("uplink %s stands and is declared differently: nic %s, vlans %q, bridge %s", u.Name, o.NIC, o.VLANs, o.Bridge),
 				"delete it first: tenetctl uplink del %s", u.Name)
 		case o.Name == u.Name:
-			return o, nil
+			u.OFPort = o.OFPort
 		}
 	}
+	for p := vnet.FirstUplinkPort; u.OFPort == 0 && p <= vnet.LastUplinkPort; p++ {
+		if !taken[p] {
+			u.OFPort = p
+		}
+	}
+	if u.OFPort == 0 {
+		return u, fmt.Errorf("OpenFlow port numbers %d to %d are all in use: %w", vnet.FirstUplinkPort, vnet.LastUplinkPort, vnet.ErrExhausted)
+	}
+	u.Leaving = false
 	return u, Save(tx, uplinkKey(u.Name), u)
 }
 
-// DeleteUplink removes the uplink's record. vnet.ErrExists while a network is on it.
-func DeleteUplink(tx Tx, name vnet.UplinkName) error {
-	if _, err := Uplink(tx, name); err != nil {
-		return err
-	}
-	used := ""
-	err := tx.Range(providersOf(name), func(_ string, ref []byte) error {
-		used = string(ref)
-		return ErrStop
-	})
+// UplinkHost returns what KeepUplinkHost kept for the uplink, nil if it kept nothing.
+func UplinkHost(tx Tx, name vnet.UplinkName) json.RawMessage {
+	return slices.Clone(tx.Get(uplinkHostKey(name)))
+}
+
+// KeepUplinkHost keeps what the uplink's NIC had of the host, in the words of who moves it.
+func KeepUplinkHost(tx Tx, name vnet.UplinkName, host any) error {
+	return Save(tx, uplinkHostKey(name), host)
+}
+
+// LeaveUplink marks that the uplink is about to go, so that no network comes. vnet.ErrExists while one is on it.
+func LeaveUplink(tx Tx, name vnet.UplinkName) (vnet.Uplink, error) {
+	u, err := unusedUplink(tx, name)
 	if err != nil {
+		return u, err
+	}
+	u.Leaving = true
+	return u, Save(tx, uplinkKey(name), u)
+}
+
+// DeleteUplink removes the uplink's record and what was kept of the host. vnet.ErrExists while a network is on it.
+func DeleteUplink(tx Tx, name vnet.UplinkName) error {
+	if _, err := unusedUplink(tx, name); err != nil {
 		return err
 	}
-	if used != "" {
-		return vnet.WithHint(vnet.Existsf("uplink %s still carries network %s", name, used), "delete it first: tenetctl network del %s", used)
+	return errors.Join(tx.Delete(uplinkHostKey(name)), tx.Delete(uplinkKey(name)))
+}
+
+// unusedUplink is Uplink for one that must not carry a network.
+func unusedUplink(tx Tx, name vnet.UplinkName) (vnet.Uplink, error) {
+	u, err := Uplink(tx, name)
+	if err != nil {
+		return u, err
 	}
-	return tx.Delete(uplinkKey(name))
+	used, err := UplinkNetworks(tx, name)
+	if err != nil || len(used) == 0 {
+		return u, err
+	}
+	return u, vnet.WithHint(vnet.Existsf("uplink %s still carries network %s", name, used[0]), "delete it first: tenetctl network del %s", used[0])
+}
+
+// UplinkNetworks returns the networks on the uplink, by tenant/network.
+func UplinkNetworks(tx Tx, name vnet.UplinkName) ([]string, error) {
+	var used []string
+	err := tx.Range(providersOf(name), func(_ string, ref []byte) error {
+		used = append(used, string(ref))
+		return nil
+	})
+	slices.Sort(used)
+	return used, err
 }
 
 // takeProvider claims a provider network's VLAN. vnet.ErrExists if another network has it,
@@ -68,6 +115,9 @@ func takeProvider(tx Tx, n vnet.Network) error {
 	u, err := Uplink(tx, n.Provider.Uplink)
 	if err != nil {
 		return err
+	}
+	if u.Leaving {
+		return vnet.WithHint(vnet.Existsf("provider: uplink %s is being removed", u.Name), "finish or call off its removal: tenetctl uplink del %s, or add it again", u.Name)
 	}
 	if !u.VLANs.Contains(n.Provider.VLAN) {
 		return vnet.Invalidf("provider: vlan %d is not among those of uplink %s: %s", n.Provider.VLAN, u.Name, u.VLANs)

@@ -8,31 +8,70 @@ import (
 	"strings"
 )
 
-// UplinkName names an uplink of a node.
+// maxLinkName is how long a link's name may be: IFNAMSIZ-1.
+const maxLinkName = 15
+
+const uplinkBridge = "br-"
+
+// UplinkName names an uplink of a node, and with "br-" before it the uplink's bridge.
 type UplinkName string
 
 // Validate reports whether n can name an uplink.
-func (n UplinkName) Validate() error { return checkName("uplink", string(n)) }
+func (n UplinkName) Validate() error {
+	if limit := maxLinkName - len(uplinkBridge); len(n) > limit {
+		return Invalidf("uplink %.20q has %d characters: at most %d are allowed, as its bridge is %sNAME", string(n), len(n), limit, uplinkBridge)
+	}
+	return checkName("uplink", string(n))
+}
+
+// Bridge is the name of the bridge that the uplink's NIC is in, and of the link that has the host's addresses.
+func (n UplinkName) Bridge() string { return uplinkBridge + string(n) }
+
+// Uplinks have the OpenFlow port numbers from FirstUplinkPort to LastUplinkPort on the bridge of their networks.
+const (
+	FirstUplinkPort = 0x100
+	LastUplinkPort  = 0x3ff
+)
 
 // Uplink is a physical NIC that provider networks use.
 type Uplink struct {
 	Name  UplinkName `json:"name"`
 	NIC   string     `json:"nic"`
 	VLANs VLANs      `json:"vlans,omitempty"` // those that networks may have; empty: all. Untagged is always free
+
+	// The node adds the rest. Bridge is the bridge that its networks are on, OFPort the OpenFlow port number by which
+	// they reach the NIC. Leaving: its removal was begun, and no network may come.
+	Bridge  string `json:"bridge,omitempty"`
+	OFPort  int    `json:"ofport,omitempty"`
+	Leaving bool   `json:"leaving,omitempty"`
 }
 
-// Normal checks a declaration.
+// Normal checks a declaration. What the node adds is left as it is.
 func (u Uplink) Normal() (Uplink, error) {
 	if err := u.Name.Validate(); err != nil {
 		return u, err
 	}
-	const maxLinkName = 15 // IFNAMSIZ-1
 	if u.NIC == "" || len(u.NIC) > maxLinkName || strings.ContainsAny(u.NIC, "/ \t\n") || u.NIC == "." || u.NIC == ".." {
 		return u, Invalidf("uplink %s: nic %q cannot be a link's name", u.Name, u.NIC)
 	}
 	u.VLANs = slices.Clone(u.VLANs)
 	slices.SortFunc(u.VLANs, func(a, b VLANRange) int { return a.First - b.First })
 	return u, nil
+}
+
+// Trunk lists the VLANs that pass between the NIC and the networks, 0 for untagged frames; nil: all.
+func (u Uplink) Trunk() []int {
+	if len(u.VLANs) == 0 {
+		return nil
+	}
+	trunk := []int{0}
+	for _, r := range u.VLANs {
+		for v := r.First; v <= r.Last; v++ {
+			trunk = append(trunk, v)
+		}
+	}
+	slices.Sort(trunk)
+	return slices.Compact(trunk)
 }
 
 // Provider says that a network is a VLAN of an uplink: what is on the wire is in the network.
