@@ -60,6 +60,19 @@ func routes(ctx context.Context, h *netlink.Handle, l netlink.Link) ([]netlink.R
 	return all, nil
 }
 
+// localRoutes lists what the local table has of IPv6 for the link: the
+// addresses that are the host's own there.
+func localRoutes(ctx context.Context, h *netlink.Handle, l netlink.Link) ([]netlink.Route, error) {
+	filter := &netlink.Route{LinkIndex: l.Attrs().Index, Table: unix.RT_TABLE_LOCAL}
+	return dump(ctx, "local routes", func() ([]netlink.Route, error) {
+		got, err := h.RouteListFiltered(netlink.FAMILY_V6, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF)
+		if errors.Is(err, unix.EAFNOSUPPORT) {
+			return nil, nil
+		}
+		return got, err
+	})
+}
+
 // neighbours lists the neighbours on the link that have been entered or found.
 func neighbours(ctx context.Context, h *netlink.Handle, l netlink.Link) ([]netlink.Neigh, error) {
 	return dump(ctx, "neighbours", func() ([]netlink.Neigh, error) {

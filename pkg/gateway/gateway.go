@@ -92,8 +92,8 @@ type Egress struct {
 // address of the host wins over one of all.
 type Published struct {
 	Protocol string // "tcp", "udp" or "sctp"
-	// HostIP is the host's address; zero: every one of the family of To.
-	// Loopback works for IPv4 (127.0.0.0/8); for IPv6 see the comment on table.
+	// HostIP is the host's address; zero: every one of the family of To, those
+	// of loopback included (127.0.0.0/8 and ::1).
 	HostIP   netip.Addr
 	HostPort uint16
 	To       netip.AddrPort
@@ -116,7 +116,7 @@ func Ensure(ctx context.Context, s State) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := c.make(); err != nil {
+			if err := c.do(); err != nil {
 				return fmt.Errorf("gateway %s: %s: %w", s.Link, c.what, err)
 			}
 		}
@@ -142,7 +142,7 @@ func Diff(ctx context.Context, s State) ([]string, error) {
 type change struct {
 	what    string   // is done
 	differs []string // is the reason
-	make    func() error
+	do      func() error
 }
 
 // plan lists what must be done, in order: the table, which keeps neighbours of

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -26,4 +28,153 @@ func TestMasquerade(t *testing.T) {
 		w.answer("another's", w.ask("tcp", "169.254.64.11", "192.0.2.9:80"), "outside 192.0.2.1")
 		w.answer("a fixed IPv6 address", w.ask("tcp", "", "[2001:db8::9]:80"), "outside 2001:db8::7")
 	})
+}
+
+// A published port leads to the container, from outside and from the host
+// itself, which sees an address and no loopback of the host.
+func TestPublished(t *testing.T) {
+	w := newWorld(t)
+	w.in(w.inside, func() {
+		w.serve("tcp", ":80", "one")
+		w.serve("udp", ":53", "one")
+		w.serve("tcp", ":81", "two")
+	})
+	s := state()
+	s.Published = []Published{
+		published("tcp", "", 8080, "169.254.64.10:80"),
+		published("udp", "", 5353, "169.254.64.10:53"),
+		published("tcp", "", 8080, "[fd74:656e:6574::10]:80"),
+		published("tcp", "192.0.2.7", 8080, "169.254.64.11:81"),
+		published("tcp", "2001:db8::7", 8080, "[fd74:656e:6574::11]:81"),
+		published("sctp", "", 9, "169.254.64.10:9"),
+		published("tcp", "127.0.0.1", 8081, "169.254.64.10:80"),
+	}
+	w.ensure(s)
+	w.in(w.outside, func() {
+		w.answer("TCP", w.ask("tcp", "", "192.0.2.1:8080"), "one 192.0.2.9")
+		w.answer("UDP", w.ask("udp", "", "192.0.2.1:5353"), "one 192.0.2.9")
+		w.answer("IPv6", w.ask("tcp", "", "[2001:db8::1]:8080"), "one 2001:db8::9")
+		w.answer("one address", w.ask("tcp", "", "192.0.2.7:8080"), "two 192.0.2.9")
+		w.answer("one IPv6 address", w.ask("tcp", "", "[2001:db8::7]:8080"), "two 2001:db8::9")
+		w.answer("another protocol", w.ask("tcp", "", "192.0.2.1:5353"), "refused")
+		w.answer("published on loopback", w.ask("tcp", "", "192.0.2.1:8081"), "refused")
+	})
+	w.answer("the host, by its address", w.ask("tcp", "", "192.0.2.1:8080"), "one 192.0.2.1")
+	w.answer("the host, by one address", w.ask("tcp", "", "192.0.2.7:8080"), "two 192.0.2.1")
+	w.answer("the host, by loopback", w.ask("tcp", "", "127.0.0.1:8080"), "one 169.254.64.1")
+	w.answer("the host, UDP by loopback", w.ask("udp", "", "127.0.0.1:5353"), "one 169.254.64.1")
+	w.answer("the host, by what is loopback's alone", w.ask("tcp", "", "127.0.0.1:8081"), "one 169.254.64.1")
+	w.answer("the host, by IPv6 loopback", w.ask("tcp", "", "[::1]:8080"), "one fd74:656e:6574::1")
+}
+
+// Unpublished, a port is the host's own again, also on loopback.
+func TestUnpublished(t *testing.T) {
+	w := newWorld(t)
+	w.in(w.inside, func() { w.serve("tcp", ":80", "one") })
+	w.ensure(publishes("tcp", "", 8080, "[fd74:656e:6574::10]:80"))
+	w.answer("published", w.ask("tcp", "", "[::1]:8080"), "one fd74:656e:6574::1")
+	w.ensure(state())
+	w.serve("tcp", ":8080", "host")
+	w.answer("by loopback", w.ask("tcp", "", "[::1]:8080"), "host ::1")
+	w.in(w.outside, func() { w.answer("from outside", w.ask("tcp", "", "[2001:db8::1]:8080"), "host 2001:db8::9") })
+}
+
+// Aliases are for the host alone. A neighbour that sends to one gets nowhere,
+// whatever address it claims to have, and what is dropped is counted.
+func TestAliases(t *testing.T) {
+	w := newWorld(t)
+	w.in(w.inside, func() { w.serve("tcp", ":80", "one"); w.serve("udp", ":53", "one") })
+	w.ensure(state())
+	w.answer("the host", w.ask("tcp", "", "169.254.64.10:80"), "one 169.254.64.1")
+	w.answer("the host, IPv6", w.ask("tcp", "", "[fd74:656e:6574::10]:80"), "one fd74:656e:6574::1")
+	w.in(w.outside, func() {
+		w.run(`ip addr add 169.254.64.99/32 dev eth0
+			ip route add 169.254.64.0/18 via 192.0.2.1
+			ip route add fd74:656e:6574::/64 via 2001:db8::1`)
+		w.answer("a neighbour", w.ask("tcp", "192.0.2.9", "169.254.64.10:80"), "nobody")
+		w.answer("a neighbour, IPv6", w.ask("tcp", "", "[fd74:656e:6574::10]:80"), "nobody")
+		w.answer("with an address of the range", w.ask("udp", "169.254.64.99", "169.254.64.10:53"), "nobody")
+		w.answer("to the host, with an address of the range", w.ask("udp", "169.254.64.99", "192.0.2.1:53"), "nobody")
+	})
+	drops, err := Drops()
+	must(t, err)
+	if drops["guard"] < 4 {
+		t.Errorf("Drops says %v, want four of the guard", drops)
+	}
+
+	// Without its guard, as other marks and hooks might make it, forward drops.
+	w.run("nft flush chain inet tenet guard")
+	w.in(w.outside, func() {
+		w.answer("a neighbour, unguarded", w.ask("tcp", "192.0.2.9", "169.254.64.10:80"), "nobody")
+	})
+	if drops, err = Drops(); err != nil || drops["forward"] == 0 {
+		t.Errorf("Drops says %v (%v), want some of forward", drops, err)
+	}
+}
+
+// What is behind the link reaches the host's own services, but neither its
+// loopback, which route_localnet opens, nor its transit address.
+func TestLoopbackIsNotForContainers(t *testing.T) {
+	w := newWorld(t)
+	w.ensure(publishes("tcp", "", 8080, "169.254.64.10:80"))
+	w.serve("udp", "127.0.0.1:53", "loopback")
+	w.serve("udp", "169.254.64.1:54", "transit")
+	w.serve("udp", "192.0.2.1:55", "host")
+	w.in(w.inside, func() {
+		w.run(`sysctl -qw net.ipv4.conf.gw.route_localnet=1
+			ip route add table local local 169.254.64.10 dev lo || true
+			ip route del table local 127.0.0.0/8
+			ip route del table local 127.0.0.1
+			ip route add 127.0.0.1/32 via 169.254.64.1 dev gw onlink src 169.254.64.10`)
+		w.answer("loopback", w.ask("udp", "169.254.64.10", "127.0.0.1:53"), "nobody")
+		w.answer("the transit address", w.ask("udp", "", "169.254.64.1:54"), "nobody")
+		w.answer("the host", w.ask("udp", "", "192.0.2.1:55"), "host 169.254.64.10")
+	})
+	drops, err := Drops()
+	must(t, err)
+	if drops["input"] != 2 {
+		t.Errorf("Drops says %v, want two of input", drops)
+	}
+}
+
+// A container that knows no way back but to the host sees the host, whoever asks.
+func TestMasked(t *testing.T) {
+	w := newWorld(t)
+	s := publishes("tcp", "", 8080, "169.254.64.10:80")
+	s.Published = append(s.Published, published("tcp", "", 8080, "[fd74:656e:6574::10]:80"))
+	s.Masked = []netip.Addr{netip.MustParseAddr("169.254.64.10"), netip.MustParseAddr("fd74:656e:6574::10")}
+	w.ensure(s)
+	w.in(w.inside, func() {
+		w.serve("tcp", ":80", "one")
+		w.run("ip route del default; ip route add 169.254.64.1 dev gw; ip -6 route del default; ip -6 route add fd74:656e:6574::1 dev gw")
+	})
+	w.in(w.outside, func() {
+		w.answer("IPv4", w.ask("tcp", "", "192.0.2.1:8080"), "one 169.254.64.1")
+		w.answer("IPv6", w.ask("tcp", "", "[2001:db8::1]:8080"), "one fd74:656e:6574::1")
+	})
+}
+
+// A routed prefix is reached by its own addresses, and asks with them.
+func TestRouted(t *testing.T) {
+	w := newWorld(t)
+	w.in(w.inside, func() { w.serve("tcp", ":80", "one") })
+	w.in(w.outside, func() { w.serve("tcp", ":80", "outside") })
+	s := state()
+	s.Routes = []Route{{Prefix: netip.MustParsePrefix("10.7.0.0/24"), MTU: 1400}, {Prefix: netip.MustParsePrefix("10.7.1.0/24")}}
+	s.Published = []Published{published("tcp", "", 8080, "10.7.0.5:80")}
+	w.ensure(s)
+	w.in(w.outside, func() {
+		w.answer("routed", w.ask("tcp", "", "10.7.0.5:80"), "one 192.0.2.9")
+		w.answer("published", w.ask("tcp", "", "192.0.2.1:8080"), "one 192.0.2.9")
+	})
+	w.in(w.inside, func() { w.answer("asking", w.ask("tcp", "10.7.0.5", "192.0.2.9:80"), "outside 10.7.0.5") })
+
+	// Fewer routes: what is ours goes, what is not stays.
+	w.run("ip route add 10.8.0.0/24 dev tenet-gw")
+	s.Routes = s.Routes[:1]
+	w.ensure(s)
+	got := strings.Fields(w.run("ip route show root 10.0.0.0/8 | cut -d' ' -f1"))
+	if want := []string{"10.7.0.0/24", "10.8.0.0/24"}; !slices.Equal(got, want) {
+		t.Errorf("routes to %q, want %q", got, want)
+	}
 }

@@ -38,7 +38,7 @@ func planTable(s State) ([]change, error) {
 	if len(differs) == 0 {
 		return nil, nil
 	}
-	return []change{{what: "replace nftables table " + tableName, differs: differs, make: want.replace}}, nil
+	return []change{{what: "replace nftables table " + tableName, differs: differs, do: want.replace}}, nil
 }
 
 // differs says where the kernel's table is not t.

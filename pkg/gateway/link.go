@@ -16,8 +16,8 @@ import (
 // keeps it quiet comes before it is set up.
 func planLink(ctx context.Context, h *netlink.Handle, s State, l netlink.Link) ([]change, error) {
 	var changes []change
-	add := func(what, differs string, make func() error) {
-		changes = append(changes, change{what: what, differs: []string{differs}, make: make})
+	add := func(what, differs string, do func() error) {
+		changes = append(changes, change{what: what, differs: []string{differs}, do: do})
 	}
 	name, a := s.Link, l.Attrs()
 	if !bytes.Equal(a.HardwareAddr, s.MAC) {
@@ -125,7 +125,7 @@ func planForwarding(_ context.Context, _ *netlink.Handle, s State, _ netlink.Lin
 		if len(on) > 0 {
 			changes = append(changes, change{
 				what: "keep links heeding router advertisements",
-				make: func() error { return keepHeeding(s.Link) },
+				do:   func() error { return keepHeeding(s.Link) },
 			})
 		}
 		changes = append(changes, on...)

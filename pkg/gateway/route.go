@@ -43,6 +43,17 @@ func wantedRoutes(s State, index int) []netlink.Route {
 	for _, r := range s.Routes {
 		lead(r.Prefix, r.MTU)
 	}
+	if slices.ContainsFunc(s.Published, func(p Published) bool { return p.To.Addr().Is6() }) {
+		// What a port published to loopback answers comes in by the link and is,
+		// translated back, for ::1. IPv6 has no route_localnet, and asks for a
+		// route to ::1 on the very link. A packet that is for ::1 as it comes is
+		// dropped before anybody looks for a route (ip6_input.c), and the host's
+		// own packets to ::1 take lo's route, whose metric is less.
+		want = append(want, netlink.Route{
+			LinkIndex: index, Family: netlink.FAMILY_V6, Dst: ipNet(netip.PrefixFrom(netip.IPv6Loopback(), 128)), Priority: 1024,
+			Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: routeProtocol,
+		})
+	}
 	return want
 }
 
@@ -54,6 +65,11 @@ func planRoutes(ctx context.Context, h *netlink.Handle, s State, l netlink.Link)
 	if err != nil {
 		return nil, err
 	}
+	local, err := localRoutes(ctx, h, l)
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, local...)
 	want := wantedRoutes(s, l.Attrs().Index)
 	var changes []change
 	for _, r := range all {
@@ -63,7 +79,7 @@ func planRoutes(ctx context.Context, h *netlink.Handle, s State, l netlink.Link)
 		changes = append(changes, change{
 			what:    "remove the route " + words(r),
 			differs: []string{fmt.Sprintf("%s has a route to %s that nobody needs", s.Link, words(r))},
-			make:    func() error { return h.RouteDel(&r) },
+			do:      func() error { return h.RouteDel(&r) },
 		})
 	}
 	for _, w := range want {
@@ -76,7 +92,7 @@ func planRoutes(ctx context.Context, h *netlink.Handle, s State, l netlink.Link)
 		changes = append(changes, change{
 			what:    "add the route " + words(w),
 			differs: []string{fmt.Sprintf("%s does not have the route %s", s.Link, words(w))},
-			make:    func() error { return h.RouteAdd(&w) },
+			do:      func() error { return h.RouteAdd(&w) },
 		})
 	}
 	return changes, nil
@@ -89,12 +105,15 @@ func ours(r netlink.Route, l netlink.Link) bool {
 
 // sameRoute tells whether r, which stands, is the route w.
 func sameRoute(r, w netlink.Route) bool {
-	return prefix(r.Dst) == prefix(w.Dst) && addr(r.Gw) == addr(w.Gw) && addr(r.Src) == addr(w.Src) && r.MTU == w.MTU
+	return prefix(r.Dst) == prefix(w.Dst) && r.Table == w.Table && addr(r.Gw) == addr(w.Gw) && addr(r.Src) == addr(w.Src) && r.MTU == w.MTU
 }
 
 // words is r without its link.
 func words(r netlink.Route) string {
 	w := prefix(r.Dst).String()
+	if r.Table == unix.RT_TABLE_LOCAL {
+		w = "local " + w
+	}
 	if gw := addr(r.Gw); gw.IsValid() {
 		w += " via " + gw.String()
 	}
@@ -127,7 +146,11 @@ func removeRoutes(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range standing {
+	local, err := localRoutes(ctx, h, l)
+	if err != nil {
+		return err
+	}
+	for _, r := range append(standing, local...) {
 		if !ours(r, l) {
 			continue
 		}

@@ -55,7 +55,7 @@ func planSysctls(set []sysctl) ([]change, error) {
 		changes = append(changes, change{
 			what:    fmt.Sprintf("set %s's %s of %s to %s", s.family, s.key, s.link, s.value),
 			differs: []string{fmt.Sprintf("%s has %s's %s=%s, not %s", s.link, s.family, s.key, got, s.value)},
-			make:    func() error { return writeSysctl(s) },
+			do:      func() error { return writeSysctl(s) },
 		})
 	}
 	return changes, nil

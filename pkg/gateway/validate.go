@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -46,7 +47,7 @@ func (s State) needsIPv6() string {
 // withoutIPv6 is s, without its range of IPv6 if the kernel or the link can
 // have none.
 func (s State) withoutIPv6() (State, error) {
-	why := ""
+	var why string
 	switch _, has := readSysctl("ipv6", "all", "forwarding"); {
 	case has != nil:
 		why = "the kernel has no IPv6"
@@ -198,7 +199,7 @@ func station(a netip.Addr) bool {
 
 // String is p as in "tcp 192.0.2.1:8080 to 169.254.64.9:80".
 func (p Published) String() string {
-	port := fmt.Sprint(p.HostPort)
+	port := strconv.Itoa(int(p.HostPort))
 	if p.HostIP.IsValid() {
 		port = netip.AddrPortFrom(p.HostIP, p.HostPort).String()
 	}
