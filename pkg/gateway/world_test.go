@@ -275,3 +275,10 @@ func must(tb testing.TB, err error) {
 		tb.Fatal(err)
 	}
 }
+
+// enter moves the calling goroutine to a thread of its own in ns, which ends
+// with it.
+func enter(ns netns.NsHandle) error {
+	runtime.LockOSThread()
+	return netns.Set(ns)
+}
