@@ -26,7 +26,9 @@ type Want struct {
 	Network    vnet.Network // to declare if Declare, else only its name counts
 	Declare    bool
 	Addrs      []netip.Addr
-	MAC        vnet.MAC       // zero: derived from the address
+	MAC        vnet.MAC // zero: derived from the address
+	Ports      []vnet.PortMapping
+	Bandwidth  vnet.Bandwidth
 	Delegate   *vnet.Delegate // the foreign IPAM plugin that will give the addresses, nil: ours
 }
 
@@ -56,6 +58,8 @@ type Recorded struct {
 	Network pipeline.Network
 	// Stands: an earlier ADD for the same thing has finished, and nothing was written.
 	Stands bool
+
+	fresh bool // nobody uses the network's conntrack zone yet: what is in it is of an earlier life
 }
 
 // Record writes the endpoint with its addresses, in one transaction, and declares its network
@@ -79,7 +83,7 @@ func (n *Node) record(ctx context.Context, w Want) (Recorded, *vnet.Endpoint, er
 	if err != nil {
 		return Recorded{}, nil, err
 	}
-	limit, err := n.MTU(ctx)
+	limit, err := n.mayStand(ctx, w)
 	if err != nil {
 		return Recorded{}, nil, err
 	}
@@ -103,10 +107,36 @@ func (n *Node) record(ctx context.Context, w Want) (Recorded, *vnet.Endpoint, er
 			return vnet.WithHint(vnet.Existsf("%s is attached already, with another configuration or namespace", describe(old)), "DEL it first")
 		}
 		r.Endpoint, r.Stands = old, true
-		r.Network, err = network(tx, old.Ref())
+		r.Network, err = network(tx, old.Ref(), old.Bridge)
 		return err
 	})
+	if err == nil && r.fresh {
+		err = n.flushZone(ctx, r.Network.Zone)
+	}
 	return r, left, err
+}
+
+// mayStand asks the node whether what is wanted can be here, before anything is written, and
+// returns the highest MTU that it may have.
+func (n *Node) mayStand(ctx context.Context, w Want) (int, error) {
+	net := w.Network
+	if !w.Declare {
+		stands, err := n.Network(ctx, net.Ref())
+		if err == nil {
+			net = stands
+		} else if !errors.Is(err, vnet.ErrNotFound) { // what is missing is told when it is needed
+			return 0, err
+		}
+	}
+	if err := n.CheckNetwork(ctx, net); err != nil {
+		return 0, err
+	}
+	if _, err := n.Endpoint(ctx, w.ID()); errors.Is(err, vnet.ErrNotFound) { // else it may have the ports itself
+		if err := checkPorts(w.Ports); err != nil {
+			return 0, err
+		}
+	}
+	return n.mtuOf(ctx, net)
 }
 
 // write declares the network if that is asked, and writes a new endpoint of it.
@@ -119,11 +149,19 @@ func (n *Node) write(tx store.Tx, w Want, host string, limit int) (Recorded, err
 			return Recorded{}, err
 		}
 	}
-	net, err := network(tx, w.Network.Ref())
-	if err != nil {
+	if _, err := store.Network(tx, w.Network.Ref()); err != nil {
 		return Recorded{}, vnet.WithHint(err, "declare it in the configuration (\"subnets\"), or beforehand: tenetctl network add %s --subnet PREFIX", w.Network.Ref())
 	}
+	fresh, err := n.linkNetwork(tx, w)
+	if err != nil {
+		return Recorded{}, err
+	}
+	net, err := network(tx, w.Network.Ref(), n.Bridge)
+	if err != nil {
+		return Recorded{}, err
+	}
 	e := vnet.Endpoint{
+		Ports: w.Ports, Bandwidth: w.Bandwidth,
 		Attachment: w.Attachment, ID: w.ID(), Tenant: net.Tenant, Network: net.Name, State: vnet.Pending,
 		CNINetwork: w.CNINetwork, Conf: w.Conf, NetNS: w.NetNS, Bridge: n.Bridge, MAC: w.MAC, MTU: net.MTU, Boot: host, Delegate: w.Delegate,
 	}
@@ -139,10 +177,43 @@ func (n *Node) write(tx store.Tx, w Want, host string, limit int) (Recorded, err
 			return Recorded{}, err
 		}
 	}
+	if net.Zone != 0 {
+		if err := store.GiveAlias(tx, &e); err != nil {
+			return Recorded{}, err
+		}
+	}
+	if err := store.GiveMeters(tx, &e); err != nil {
+		return Recorded{}, err
+	}
+	if err := store.PublishPorts(tx, e); err != nil {
+		return Recorded{}, err
+	}
 	if err := store.PutEndpoint(tx, &e); err != nil {
 		return Recorded{}, err
 	}
-	return Recorded{Endpoint: e, Network: net}, nil
+	return Recorded{Endpoint: e, Network: net, fresh: fresh}, nil
+}
+
+// linkNetwork gives the network its way to the host, if the host is linked to the bridge, and
+// reports whether nobody uses it yet. Only a network that needs none can do without.
+func (n *Node) linkNetwork(tx store.Tx, w Want) (bool, error) {
+	linked, err := store.ClaimGateway(tx, n.Bridge)
+	if err != nil {
+		return false, err
+	}
+	if linked {
+		if _, err := store.DeclareGateway(tx, w.Network.Ref()); err != nil {
+			return false, err
+		}
+		living, err := store.HasLiving(tx, w.Network.Ref(), n.Bridge)
+		return !living, err
+	}
+	net, err := store.Network(tx, w.Network.Ref())
+	if err == nil && (net.Gateway.Leads() || len(w.Ports) > 0) {
+		err = vnet.WithHint(vnet.Existsf("bridge %s has no way to the host: a node has one, and it is on bridge %s", n.Bridge, store.GatewayBridge(tx)),
+			"attach the container to bridge %s, or do without gateway %q and portMappings", store.GatewayBridge(tx), net.Gateway)
+	}
+	return false, err
 }
 
 // Adopt records the addresses and further routes that a foreign IPAM plugin gave the endpoint. vnet.ErrExists if
@@ -169,7 +240,10 @@ func address(tx store.Tx, net vnet.Network, e *vnet.Endpoint, asked []netip.Addr
 	if err != nil {
 		return err
 	}
-	e.Addrs, e.Routes = prefixes, net.DefaultRoutes(prefixes)
+	if err := addrsServed(e.Ports, prefixes); err != nil {
+		return err
+	}
+	e.Addrs, e.Routes = prefixes, net.Routes(prefixes)
 	if e.MAC == (vnet.MAC{}) {
 		var addrs []netip.Addr
 		for _, p := range prefixes {
@@ -196,15 +270,20 @@ func (n *Node) Endpoint(ctx context.Context, id vnet.EndpointID) (vnet.Endpoint,
 
 // Network returns the network of that name as it stands, vnet.ErrNotFound if it does not.
 func (n *Node) Network(ctx context.Context, r vnet.Ref) (vnet.Network, error) {
-	net, err := n.network(ctx, r)
-	return net.Network, err
+	var net vnet.Network
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		var err error
+		net, err = store.Network(tx, r)
+		return err
+	})
+	return net, err
 }
 
-func (n *Node) network(ctx context.Context, r vnet.Ref) (pipeline.Network, error) {
+func (n *Node) network(ctx context.Context, r vnet.Ref, bridge string) (pipeline.Network, error) {
 	var net pipeline.Network
 	err := n.Store.View(ctx, func(tx store.Tx) error {
 		var err error
-		net, err = network(tx, r)
+		net, err = network(tx, r, bridge)
 		return err
 	})
 	return net, err
@@ -278,7 +357,10 @@ func (n *Node) Connect(ctx context.Context, net pipeline.Network, e vnet.Endpoin
 		return err
 	}
 	flows := slices.Concat(pipeline.NetworkFlows(net), pipeline.EndpointFlows(net, pipeline.Endpoint{Endpoint: e, Port: ofport}))
-	if net.Multicast {
+	if err := putMeters(ctx, c, e); err != nil {
+		return err
+	}
+	if net.Floods() {
 		members, err := n.members(ctx, net, e.Bridge)
 		if err != nil {
 			return err

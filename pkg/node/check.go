@@ -31,7 +31,7 @@ func (n *Node) Check(ctx context.Context, e vnet.Endpoint) ([]string, error) {
 	if err != nil {
 		return nil, kind(err)
 	}
-	net, err := n.network(ctx, e.Ref())
+	net, err := n.network(ctx, e.Ref(), e.Bridge)
 	if err != nil {
 		return nil, err
 	}

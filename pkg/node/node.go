@@ -10,11 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 
+	"github.com/tenet-cni/tenet/pkg/gateway"
 	"github.com/tenet-cni/tenet/pkg/openflow"
 	"github.com/tenet-cni/tenet/pkg/ovs"
 	"github.com/tenet-cni/tenet/pkg/pipeline"
@@ -99,26 +101,70 @@ func kind(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, ovs.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
-		errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist) && !errors.Is(err, veth.ErrNetNS), errors.Is(err, ovs.ErrDevice):
+		errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist) && !errors.Is(err, veth.ErrNetNS), errors.Is(err, ovs.ErrDevice),
+		errors.Is(err, gateway.ErrNoLink), errors.Is(err, gateway.ErrUnsupported):
 		return vnet.OfKind(vnet.ErrUnavailable, err)
 	case errors.Is(err, ovs.ErrNotFound):
 		return vnet.OfKind(vnet.ErrNotFound, err)
-	case errors.Is(err, ovs.ErrNotOurs), errors.Is(err, veth.ErrExists):
+	case errors.Is(err, ovs.ErrNotOurs), errors.Is(err, veth.ErrExists), errors.Is(err, gateway.ErrExists):
 		return vnet.OfKind(vnet.ErrExists, err)
-	case errors.Is(err, veth.ErrInvalid), errors.Is(err, veth.ErrNetNS), errors.Is(err, veth.ErrNoIPv6):
+	case errors.Is(err, veth.ErrInvalid), errors.Is(err, veth.ErrNetNS), errors.Is(err, veth.ErrNoIPv6), errors.Is(err, gateway.ErrInvalid):
 		return vnet.OfKind(vnet.ErrInvalid, err)
 	}
 	return err
 }
 
-// network reads a network with its tenant's number.
-func network(tx store.Tx, r vnet.Ref) (pipeline.Network, error) {
+// network reads a network with its tenant's number and what it has on the bridge.
+func network(tx store.Tx, r vnet.Ref, bridge string) (pipeline.Network, error) {
 	net, err := store.Network(tx, r)
 	if err != nil {
 		return pipeline.Network{}, err
 	}
+	p := pipeline.Network{Network: net}
 	tenant, err := store.Tenant(tx, r.Tenant)
-	return pipeline.Network{Network: net, TenantNumber: tenant.Number}, err
+	if err != nil {
+		return p, err
+	}
+	p.TenantNumber = tenant.Number
+	if store.GatewayBridge(tx) == bridge {
+		g, err := store.NetworkGateway(tx, r)
+		if err != nil {
+			return p, err
+		}
+		p.Zone, p.Transit = g.Zone, g.Transit
+	}
+	if net.IsProvider() {
+		u, err := store.Uplink(tx, net.Provider.Uplink)
+		if err != nil {
+			return p, err
+		}
+		if u.Bridge != bridge {
+			return p, vnet.Existsf("network %s is on uplink %s of bridge %s, not on bridge %s", r, u.Name, u.Bridge, bridge)
+		}
+		p.UplinkPort = uint32(u.OFPort)
+	}
+	return p, nil
+}
+
+// mtuOf returns the most that an MTU in the network may be: a provider network's is the wire's.
+func (n *Node) mtuOf(ctx context.Context, wire vnet.Network) (int, error) {
+	if !wire.IsProvider() {
+		return n.MTU(ctx)
+	}
+	var u vnet.Uplink
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		var err error
+		u, err = store.Uplink(tx, wire.Provider.Uplink)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	nic, err := net.InterfaceByName(u.NIC)
+	if err != nil {
+		return 0, vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("nic %s of uplink %s: %w", u.NIC, u.Name, err))
+	}
+	return nic.MTU, nil
 }
 
 // MTU returns the most that an endpoint's MTU may be: the underlay's less the tunnel's header.

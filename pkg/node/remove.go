@@ -56,7 +56,9 @@ func (n *Node) remove(ctx context.Context, e vnet.Endpoint) error {
 		}
 		Cut(step)
 	}
-	try("disconnected", "flows", n.disconnect) // before the port: its number must not outlive it in flows
+	try("concealed", "published ports", n.conceal)
+	try("disconnected", "flows", n.disconnect)            // before the port: its number must not outlive it in flows
+	try("forgotten-connections", "connections", n.forget) // with no flow left, none comes anew
 	try("unplugged", "port", n.unplug)
 	try("cableless", "link", func(ctx context.Context, e vnet.Endpoint) error { return kind(veth.Remove(ctx, e.ID.Port())) })
 	if e.Delegate != nil && n.Release != nil {
@@ -107,7 +109,10 @@ func (n *Node) disconnect(ctx context.Context, e vnet.Endpoint) error {
 		}
 		changes = append(changes, more...)
 	}
-	return kind(c.Commit(ctx, changes))
+	if err := c.Commit(ctx, changes); err != nil {
+		return kind(err)
+	}
+	return kind(c.DeleteMeters(ctx, meterIDs(e)...))
 }
 
 // leaveNetwork returns what changes for the network when e goes.
@@ -116,7 +121,7 @@ func (n *Node) leaveNetwork(ctx context.Context, e vnet.Endpoint) ([]openflow.Ch
 	var net pipeline.Network
 	err := n.Store.View(ctx, func(tx store.Tx) error {
 		var err error
-		if net, err = network(tx, e.Ref()); err != nil {
+		if net, err = network(tx, e.Ref(), e.Bridge); err != nil {
 			return err
 		}
 		used, err = store.HasLiving(tx, e.Ref(), e.Bridge)
@@ -127,7 +132,7 @@ func (n *Node) leaveNetwork(ctx context.Context, e vnet.Endpoint) ([]openflow.Ch
 		return nil, err
 	case !used:
 		return []openflow.Change{deleteOwner(pipeline.NetworkOwner(e.Ref())), deleteOwner(pipeline.FloodOwner(e.Ref()))}, nil
-	case !net.Multicast:
+	case !net.Floods():
 		return nil, nil
 	}
 	members, err := n.members(ctx, net, e.Bridge)

@@ -109,17 +109,7 @@ func (n *Node) restore(ctx context.Context) (Drift, error) {
 	if err := n.sw.AwaitBridge(ctx, n.Bridge); err != nil {
 		return Drift{}, kind(err)
 	}
-	unlock, err := n.lockFlows(ctx, n.Bridge)
-	if err != nil {
-		return Drift{}, err
-	}
-	defer unlock()
-	c, err := n.openflow(ctx, n.Bridge)
-	if err != nil {
-		return Drift{}, err
-	}
-	defer c.Close()
-	return n.syncFlows(ctx, c, true)
+	return n.connectAll(ctx, true)
 }
 
 // add sums up what differed on several bridges.
@@ -130,6 +120,8 @@ func (d *Drift) add(o Drift) {
 	d.Unplugged = append(d.Unplugged, o.Unplugged...)
 	d.MissingFlows += o.MissingFlows
 	d.StrayFlows += o.StrayFlows
+	d.Meters = append(d.Meters, o.Meters...)
+	d.Host = append(d.Host, o.Host...)
 }
 
 // tidy does the rest of a Sync, if there is a bridge, and adds to d what it found.
@@ -144,6 +136,8 @@ func (n *Node) tidy(ctx context.Context, d *Drift) error {
 	}
 	full.MissingFlows += flows.MissingFlows
 	full.StrayFlows += flows.StrayFlows
+	full.Meters = append(full.Meters, flows.Meters...)
+	full.Host = append(full.Host, flows.Host...)
 	*d = full
 	return err
 }

@@ -27,6 +27,10 @@ type Drift struct {
 	// Flows that are missing or different, and flows that nobody wants.
 	MissingFlows int `json:"missingFlows"`
 	StrayFlows   int `json:"strayFlows"`
+	// Meters are limits of endpoints that are missing, different, or nobody's.
+	Meters []uint32 `json:"meters"`
+	// Host is what differs on the host's side: its link to the bridge, routes, rules, uplinks.
+	Host []string `json:"host"`
 }
 
 // Orphan is a record to remove, and why.
@@ -45,7 +49,7 @@ func (o Orphan) still(e vnet.Endpoint) bool {
 
 // Count returns how many differences there are.
 func (d Drift) Count() int {
-	return len(d.Endpoints) + len(d.Ports) + len(d.Links) + len(d.Unplugged) + d.MissingFlows + d.StrayFlows
+	return len(d.Endpoints) + len(d.Ports) + len(d.Links) + len(d.Unplugged) + d.MissingFlows + d.StrayFlows + len(d.Meters) + len(d.Host)
 }
 
 // Sync makes the switch and the links agree with the store, and returns what differed. It goes
@@ -70,19 +74,26 @@ func (n *Node) pass(ctx context.Context, apply bool) (Drift, error) {
 	if apply {
 		errs = append(errs, n.repair(ctx, d))
 	}
+	flows, err := n.connectAll(ctx, apply)
+	d.MissingFlows, d.StrayFlows, d.Meters = flows.MissingFlows, flows.StrayFlows, flows.Meters
+	errs = append(errs, err)
+	d.Host, err = n.syncHost(ctx, n.Bridge, apply)
+	return d, errors.Join(append(errs, err)...)
+}
+
+// connectAll is the part of a pass that is about flows.
+func (n *Node) connectAll(ctx context.Context, apply bool) (Drift, error) {
 	unlock, err := n.lockFlows(ctx, n.Bridge)
 	if err != nil {
-		return d, errors.Join(append(errs, err)...)
+		return Drift{}, err
 	}
 	defer unlock()
 	c, err := n.openflow(ctx, n.Bridge)
 	if err != nil {
-		return d, errors.Join(append(errs, err)...)
+		return Drift{}, err
 	}
 	defer c.Close()
-	flows, err := n.syncFlows(ctx, c, apply)
-	d.MissingFlows, d.StrayFlows = flows.MissingFlows, flows.StrayFlows
-	return d, errors.Join(append(errs, err)...)
+	return n.syncFlows(ctx, c, apply)
 }
 
 // sight is what stands on this node, as seen at one moment.
@@ -166,8 +177,8 @@ func (s sight) drift() Drift {
 			d.Unplugged = append(d.Unplugged, e.ID)
 		}
 	}
-	for port := range s.rows {
-		if !known[port] {
+	for port, row := range s.rows {
+		if row.Type == "" && !known[port] { // the host's and the uplinks' are ovs-vswitchd's own making
 			d.Ports = append(d.Ports, port)
 		}
 	}
@@ -246,8 +257,9 @@ func (n *Node) whenFree(ctx context.Context, id vnet.EndpointID, fn func(vnet.En
 	return fn(e)
 }
 
-// syncFlows compares the flows that should be with those that are, and sends the difference as
-// one bundle, the marker last. The flows must be locked.
+// syncFlows compares the flows and meters that should be with those that are, and sends the
+// difference: meters before the flows that name them, the flows as one bundle, the marker last,
+// and what nobody names any more goes after them. The flows must be locked.
 func (n *Node) syncFlows(ctx context.Context, c *openflow.Conn, apply bool) (Drift, error) {
 	want, err := n.Render(ctx)
 	if err != nil {
@@ -258,12 +270,26 @@ func (n *Node) syncFlows(ctx context.Context, c *openflow.Conn, apply bool) (Dri
 		return Drift{}, kind(err)
 	}
 	changes, d := difference(want, have)
-	if apply && len(changes) > 0 {
+	put, drop, err := n.diffMeters(ctx, c)
+	if err != nil {
+		return d, err
+	}
+	for _, m := range put {
+		d.Meters = append(d.Meters, m.ID)
+	}
+	d.Meters = append(d.Meters, drop...)
+	if !apply {
+		return d, nil
+	}
+	if err := c.PutMeters(ctx, put...); err != nil {
+		return d, kind(err)
+	}
+	if len(changes) > 0 {
 		if err := n.commit(ctx, c, changes); err != nil {
 			return d, kind(fmt.Errorf("flows of %s: %w", n.Bridge, err))
 		}
 	}
-	return d, nil
+	return d, kind(c.DeleteMeters(ctx, drop...))
 }
 
 // commit sends the changes in one bundle, unless they are very many: ovs-vswitchd takes 50
@@ -351,7 +377,7 @@ func (n *Node) Render(ctx context.Context) ([]openflow.Flow, error) {
 			port := portOf(e, ports)
 			net, ok := networks[e.Ref()]
 			if !ok {
-				if net, err = network(tx, e.Ref()); err != nil {
+				if net, err = network(tx, e.Ref(), e.Bridge); err != nil {
 					return err
 				}
 				networks[e.Ref()] = net

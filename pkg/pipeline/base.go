@@ -25,6 +25,17 @@ func BaseFlows() []openflow.Flow {
 	flows := []openflow.Flow{
 		b.drop(Classify, 0, UnknownPort),
 
+		b.flow(Classify, 100, match(openflow.InPort.Is(vnet.GatewayPort)),
+			openflow.SetField(from(classGateway)), openflow.GotoTable(GatewayIn)),
+
+		b.drop(GatewayIn, 0, UnknownAlias),
+
+		b.drop(GatewayTracked, 200, InvalidConnection, openflow.CTStateIs(openflow.CTInvalid|openflow.CTTracked, 0)),
+		b.flow(GatewayTracked, 150, match(openflow.CTStateIs(openflow.CTEstablished|openflow.CTTracked, 0)), openflow.GotoTable(Route)),
+		b.flow(GatewayTracked, 150, match(openflow.CTStateIs(openflow.CTRelated|openflow.CTTracked, 0)), openflow.GotoTable(Route)),
+		b.flow(GatewayTracked, 140, match(openflow.Reg0.Masked(mayOpen, mayOpen), openflow.CTStateIs(openflow.CTNew|openflow.CTTracked, 0)), openflow.GotoTable(Route)),
+		b.drop(GatewayTracked, 0, Unsolicited),
+
 		b.drop(PortSecurity, 210, VLANTag, openflow.VLANTCI.Masked(0x1000, 0x1000)), // any tag: the CFI bit stands for "present"
 		b.drop(PortSecurity, 200, BridgeControl, openflow.EthDst.MACMasked(bridgeGroup, bridgeGroupMask)),
 		b.drop(PortSecurity, 0, Stray),
@@ -40,6 +51,8 @@ func BaseFlows() []openflow.Flow {
 
 		b.drop(NextHop, 0, UnknownAddress),
 
+		// From the host, whose kernel has counted the TTL down.
+		b.flow(RouterSource, 110, match(from(classGateway)), openflow.SetField(routerSource), openflow.GotoTable(Destination)),
 		b.flow(RouterSource, 100, match(openflow.IP), openflow.DecTTL(), openflow.SetField(routerSource), openflow.GotoTable(Destination)),
 		b.flow(RouterSource, 100, match(openflow.IPv6), openflow.DecTTL(), openflow.SetField(routerSource), openflow.GotoTable(Destination)),
 		b.drop(RouterSource, 0, Stray),
@@ -48,6 +61,13 @@ func BaseFlows() []openflow.Flow {
 		b.drop(Destination, 0, UnknownMAC),
 
 		b.drop(Flood, 0, NoMulticast),
+
+		b.drop(Egress, 0, Unroutable),
+
+		b.drop(EgressReply, 0, HostForbidden),
+
+		b.drop(EgressTracked, 100, InvalidConnection, openflow.CTStateIs(openflow.CTInvalid|openflow.CTTracked, 0)),
+		b.flow(EgressTracked, 0, nil, toHost()...),
 
 		b.drop(Output, 100, NoPort, outPort.Is(0)),
 		b.flow(Output, 0, nil, openflow.OutputReg(outPort)),
@@ -63,10 +83,11 @@ func BaseFlows() []openflow.Flow {
 	} {
 		flows = append(flows, b.drop(PortSecurity, 112, nd.kind, match(openflow.ICMPv6, openflow.ICMPv6Type.Is(nd.icmpType))...))
 	}
-	for _, family := range []openflow.Term{openflow.IP, openflow.IPv6} {
+	for _, f := range []family{ipv4, ipv6} {
 		for _, ttl := range []uint64{0, 1} {
-			flows = append(flows, b.drop(Route, 125, TTLExpired, match(family, router, openflow.IPTTL.Is(ttl))...))
+			flows = append(flows, b.drop(Route, 125, TTLExpired, match(f.proto, from(classEndpoint), router, openflow.IPTTL.Is(ttl))...))
 		}
+		flows = append(flows, f.egress()...)
 	}
 	return append(flows, markerFlow())
 }

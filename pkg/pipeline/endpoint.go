@@ -19,7 +19,10 @@ func EndpointFlows(n Network, e Endpoint) []openflow.Flow {
 		Owner: EndpointOwner(e.ID), n: n, port: uint64(e.Port),
 		in: openflow.InPort.Is(uint64(e.Port)), mac: e.MAC,
 	}
-	flows := []openflow.Flow{r.classify(), r.reach()}
+	flows := append(r.aliases(e.Endpoint), r.classify(e.Bandwidth.Egress), r.reach(e.Bandwidth.Ingress))
+	if n.IsProvider() {
+		flows = append(flows, r.onWire())
+	}
 	for _, p := range e.Addrs {
 		if a := p.Addr(); a.Is4() {
 			flows = append(flows, r.mayUse4(a)...)
@@ -33,6 +36,7 @@ func EndpointFlows(n Network, e Endpoint) []openflow.Flow {
 		r.addrs6 = append(r.addrs6[:len(routed):len(routed)], e.MAC.LinkLocal())
 		flows = append(flows, r.mayUse6()...)
 		flows = append(flows, r.found6(routed)...)
+		flows = append(flows, r.listens()...)
 	}
 	return append(flows, r.refuse()...)
 }
@@ -50,18 +54,26 @@ type endpoint struct {
 func (r endpoint) src() openflow.Term { return openflow.EthSrc.MAC(r.mac.HardwareAddr()) }
 
 // classify: by its port alone a packet is known to be of this tenant and network.
-func (r endpoint) classify() openflow.Flow {
+func (r endpoint) classify(sent vnet.Limit) openflow.Flow {
 	where := uint64(r.n.TenantNumber)<<32 | uint64(r.n.VNI)
-	return r.flow(Classify, 100, openflow.Match{r.in},
+	return r.flow(Classify, 100, openflow.Match{r.in}, append(metered(sent),
 		openflow.SetField(openflow.Metadata.Is(where)),
-		openflow.SetField(openflow.Reg0.Masked(classEndpoint, classMask)),
-		openflow.GotoTable(PortSecurity))
+		openflow.SetField(from(classEndpoint)),
+		openflow.GotoTable(PortSecurity))...)
 }
 
 // reach: frames for its MAC in its network leave by its port.
-func (r endpoint) reach() openflow.Flow {
+func (r endpoint) reach(received vnet.Limit) openflow.Flow {
 	return r.flow(Destination, 100, openflow.Match{r.n.inNetwork(), openflow.EthDst.MAC(r.mac.HardwareAddr())},
-		openflow.SetField(outPort.Is(r.port)), openflow.GotoTable(Output))
+		append(metered(received), openflow.SetField(outPort.Is(r.port)), openflow.GotoTable(Output))...)
+}
+
+// metered drops what exceeds the limit, if there is one.
+func metered(l vnet.Limit) []openflow.Action {
+	if l.Meter == 0 {
+		return nil
+	}
+	return []openflow.Action{openflow.Meter(l.Meter)}
 }
 
 // mayUse4: it may send IPv4 from a, ask for others as a, and answer as a.
@@ -72,7 +84,8 @@ func (r endpoint) mayUse4(a netip.Addr) []openflow.Flow {
 	request, reply := openflow.ARPOp.Is(1), openflow.ARPOp.Is(2)
 	return []openflow.Flow{
 		// An announcement or a probe for its own address: an answer would look like a conflict.
-		r.drop(PortSecurity, 120, SelfProbe, with(arp, openflow.ARPTpa.Addr(a))...),
+		r.selfProbe(with(arp, request, own, openflow.ARPTpa.Addr(a), sha)),
+		r.selfProbe(with(arp, request, unspecified, openflow.ARPTpa.Addr(a), sha)),
 		r.flow(PortSecurity, 110, with(arp, request, own, sha), openflow.GotoTable(Neighbour)),
 		r.flow(PortSecurity, 110, with(arp, request, unspecified, sha), openflow.GotoTable(Neighbour)), // RFC 5227 probe
 		r.flow(PortSecurity, 110, with(arp, reply, own, sha), openflow.GotoTable(Destination)),
@@ -90,7 +103,7 @@ func (r endpoint) mayUse6() []openflow.Flow {
 		from := openflow.IPv6Src.Addr(src)
 		flows = append(flows,
 			// Duplicate address detection: silence means that the address is free, and it is.
-			r.drop(PortSecurity, 120, SelfProbe, with(icmp, solicit, openflow.IPv6Src.Addr(netip.IPv6Unspecified()), openflow.NDTarget.Addr(src))...),
+			r.selfProbe(with(icmp, solicit, openflow.IPv6Src.Addr(netip.IPv6Unspecified()), openflow.NDTarget.Addr(src))),
 			r.flow(PortSecurity, 100, match(openflow.IPv6, r.in, r.src(), from), openflow.GotoTable(Route)))
 		for _, lladdr := range lladdrs {
 			flows = append(flows, r.flow(PortSecurity, 115, with(icmp, solicit, from, openflow.NDSLL.MAC(lladdr.HardwareAddr())), openflow.GotoTable(Neighbour)))

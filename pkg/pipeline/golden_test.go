@@ -20,27 +20,33 @@ import (
 var update = flag.Bool("update", false, "write the golden files and the flows in DESIGN.md anew")
 
 // world is the example of DESIGN.md: tenant blue with the networks web (a1, a2, both families,
-// multicast) and db (a3), tenant red with a network of the same prefix and an endpoint of the
-// same address and MAC as a1.
+// multicast), db (a3) and pub (a4, limited; the host routes it), tenant red with a network of the
+// same prefix as web, that leaves by NAT, and an endpoint of the same address and MAC as a1, and
+// with a network on a wire.
 type world struct {
-	web, db, red   pipeline.Network
-	a1, a2, a3, b1 pipeline.Endpoint
+	web, db, pub, red, lan pipeline.Network
+	a1, a2, a3, a4, b1, b2 pipeline.Endpoint
 }
 
 func example() world {
 	var w world
-	w.web = network("blue", "web", 10, 1001, true, "10.0.0.0/24", "fd00:1::/64")
-	w.db = network("blue", "db", 10, 1002, false, "10.0.1.0/24")
-	w.red = network("red", "web", 11, 2001, false, "10.0.0.0/24")
+	w.web = network(vnet.Network{Tenant: "blue", Name: "web", VNI: 1001, Multicast: true}, 10, 3, "10.0.0.0/24", "fd00:1::/64")
+	w.db = network(vnet.Network{Tenant: "blue", Name: "db", VNI: 1002}, 10, 4, "10.0.1.0/24")
+	w.pub = network(vnet.Network{Tenant: "blue", Name: "pub", VNI: 1003, Gateway: vnet.GatewayRouted}, 10, 5, "10.5.0.0/24")
+	w.red = network(vnet.Network{Tenant: "red", Name: "web", VNI: 2001, Gateway: vnet.GatewayNAT}, 11, 6, "10.0.0.0/24", "fd00:1::/64")
+	w.lan = network(vnet.Network{Tenant: "red", Name: "lan", VNI: 2002, Provider: vnet.Provider{Uplink: "lan", VLAN: 100}}, 11, 7, "172.20.0.0/24", "fd00:3::/64")
+	w.lan.UplinkPort = 256
 	w.a1 = endpoint(w.web, "a1", 101, "10.0.0.2/24", "fd00:1::2/64")
 	w.a2 = endpoint(w.web, "a2", 102, "10.0.0.3/24", "fd00:1::3/64")
 	w.a3 = endpoint(w.db, "a3", 103, "10.0.1.2/24")
-	w.b1 = endpoint(w.red, "b1", 201, "10.0.0.2/24")
+	w.a4 = endpoint(w.pub, "a4", 104, "10.5.0.2/24")
+	w.a4.Bandwidth = vnet.Bandwidth{Ingress: vnet.Limit{Rate: 20e6, Meter: 1}, Egress: vnet.Limit{Rate: 10e6, Meter: 2}}
+	w.b1 = endpoint(w.red, "b1", 201, "10.0.0.2/24", "fd00:1::2/64")
+	w.b2 = endpoint(w.lan, "b2", 202, "172.20.0.5/24", "fd00:3::5/64")
 	return w
 }
 
-func network(tenant vnet.TenantName, name vnet.NetworkName, number uint32, vni vnet.VNI, multicast bool, prefixes ...string) pipeline.Network {
-	n := vnet.Network{Tenant: tenant, Name: name, VNI: vni, Multicast: multicast}
+func network(n vnet.Network, number uint32, transit vnet.Transit, prefixes ...string) pipeline.Network {
 	for _, p := range prefixes {
 		n.Subnets = append(n.Subnets, vnet.Subnet{Prefix: netip.MustParsePrefix(p)})
 	}
@@ -48,12 +54,12 @@ func network(tenant vnet.TenantName, name vnet.NetworkName, number uint32, vni v
 	if err != nil {
 		panic(err)
 	}
-	return pipeline.Network{Network: n, TenantNumber: number}
+	return pipeline.Network{Network: n, TenantNumber: number, Transit: transit, Zone: 1000 + vnet.Zone(transit)}
 }
 
 func endpoint(n pipeline.Network, container string, port uint32, addrs ...string) pipeline.Endpoint {
 	at := vnet.Attachment{Container: container, IfName: "eth0"}
-	e := vnet.Endpoint{Attachment: at, ID: at.ID(), Tenant: n.Tenant, Network: n.Name}
+	e := vnet.Endpoint{Attachment: at, ID: at.ID(), Tenant: n.Tenant, Network: n.Name, Transit: vnet.Transit(port)}
 	var plain []netip.Addr
 	for _, a := range addrs {
 		p := netip.MustParsePrefix(a)
@@ -67,7 +73,9 @@ func (w world) flows() []openflow.Flow {
 	return slices.Concat(pipeline.BaseFlows(),
 		pipeline.NetworkFlows(w.web), pipeline.EndpointFlows(w.web, w.a1), pipeline.EndpointFlows(w.web, w.a2), pipeline.FloodFlows(w.web, []uint32{101, 102}),
 		pipeline.NetworkFlows(w.db), pipeline.EndpointFlows(w.db, w.a3),
-		pipeline.NetworkFlows(w.red), pipeline.EndpointFlows(w.red, w.b1))
+		pipeline.NetworkFlows(w.pub), pipeline.EndpointFlows(w.pub, w.a4),
+		pipeline.NetworkFlows(w.red), pipeline.EndpointFlows(w.red, w.b1),
+		pipeline.NetworkFlows(w.lan), pipeline.EndpointFlows(w.lan, w.b2), pipeline.FloodFlows(w.lan, []uint32{202}))
 }
 
 // Every table's flows are as its golden file has them, and DESIGN.md shows just those.
@@ -158,11 +166,11 @@ func TestFlowsOfAnOwner(t *testing.T) {
 		owner pipeline.Owner
 		flows int
 	}{
-		{"an endpoint with one IPv4 address", pipeline.EndpointOwner(w.a3.ID), 14},
-		{"an endpoint with both families", pipeline.EndpointOwner(w.a1.ID), 33},
-		{"a network with one IPv4 subnet", pipeline.NetworkOwner(w.db.Ref()), 3},
-		{"a network with both families", pipeline.NetworkOwner(w.web.Ref()), 7},
-		{"the base", pipeline.Base, 34},
+		{"an endpoint with one IPv4 address", pipeline.EndpointOwner(w.a3.ID), 16},
+		{"an endpoint with both families", pipeline.EndpointOwner(w.a1.ID), 36},
+		{"a network with one IPv4 subnet", pipeline.NetworkOwner(w.db.Ref()), 5},
+		{"a network with both families", pipeline.NetworkOwner(w.web.Ref()), 11},
+		{"the base", pipeline.Base, 61},
 	} {
 		if got := owners[want.owner]; got != want.flows {
 			t.Errorf("%s has %d flows, want %d", want.what, got, want.flows)

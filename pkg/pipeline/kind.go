@@ -35,33 +35,43 @@ const (
 	NoMulticast
 	NoPort
 	Stray
+	UnknownAlias
+	Unsolicited
+	InvalidConnection
+	HostForbidden
+	UplinkLoop
 )
 
 // drops gives each drop its name, and what happened in words.
 var drops = map[Kind]struct{ name, text string }{
-	UnknownPort:      {"unknown-port", "it came in by a port that belongs to no endpoint"},
-	VLANTag:          {"vlan-tag", "a container sent a VLAN tag"},
-	BridgeControl:    {"bridge-control", "a container sent a bridge-control frame (01:80:c2:00:00:0x)"},
-	SpoofedMAC:       {"spoofed-mac", "the sender used a MAC that is not its own"},
-	SpoofedIPv4:      {"spoofed-ipv4", "the sender used an IPv4 source address that is not its own"},
-	SpoofedIPv6:      {"spoofed-ipv6", "the sender used an IPv6 source address that is not its own"},
-	ForgedARP:        {"forged-arp", "the sender's ARP names an address or MAC that is not its own"},
-	ForgedND:         {"forged-nd", "the sender's neighbour discovery names an address or MAC that is not its own"},
-	RouterAdvert:     {"router-advertisement", "a container posed as a router"},
-	RouterSolicit:    {"router-solicitation", "no router advertises here: addresses come from IPAM"},
-	Redirect:         {"redirect", "a container sent an ICMPv6 redirect"},
-	ListenerReport:   {"multicast-listener", "multicast listener reports go nowhere: membership is not tracked"},
-	SelfProbe:        {"self-probe", "the sender asked who has its own address: nobody else may"},
-	OtherProtocol:    {"other-protocol", "neither ARP, IPv4 nor IPv6"},
-	UnknownNeighbour: {"unknown-neighbour", "nobody in the network has the address that was asked for"},
-	TTLExpired:       {"ttl-expired", "its time to live ran out at the router"},
-	TunnelForbidden:  {"tunnel", "a container sent VXLAN or Geneve to an address outside its tenant"},
-	Unroutable:       {"unroutable", "its destination is in no network of the tenant, and nothing leaves the tenant"},
-	UnknownAddress:   {"unknown-address", "nobody in the network has its destination address"},
-	UnknownMAC:       {"unknown-mac", "nobody in the network has its destination MAC"},
-	NoMulticast:      {"no-multicast", "the network does not carry broadcast and multicast"},
-	NoPort:           {"no-port", "no output port was chosen"},
-	Stray:            {"stray", "no flow of the table wants it"},
+	UnknownPort:       {"unknown-port", "it came in by a port that belongs to no endpoint"},
+	VLANTag:           {"vlan-tag", "a container sent a VLAN tag"},
+	BridgeControl:     {"bridge-control", "a container sent a bridge-control frame (01:80:c2:00:00:0x)"},
+	SpoofedMAC:        {"spoofed-mac", "the sender used a MAC that is not its own"},
+	SpoofedIPv4:       {"spoofed-ipv4", "the sender used an IPv4 source address that is not its own"},
+	SpoofedIPv6:       {"spoofed-ipv6", "the sender used an IPv6 source address that is not its own"},
+	ForgedARP:         {"forged-arp", "the sender's ARP names an address or MAC that is not its own"},
+	ForgedND:          {"forged-nd", "the sender's neighbour discovery names an address or MAC that is not its own"},
+	RouterAdvert:      {"router-advertisement", "a container posed as a router"},
+	RouterSolicit:     {"router-solicitation", "no router advertises here: addresses come from IPAM"},
+	Redirect:          {"redirect", "a container sent an ICMPv6 redirect"},
+	ListenerReport:    {"multicast-listener", "multicast listener reports go nowhere: membership is not tracked"},
+	SelfProbe:         {"self-probe", "the sender asked who has its own address: nobody else may"},
+	OtherProtocol:     {"other-protocol", "neither ARP, IPv4 nor IPv6"},
+	UnknownNeighbour:  {"unknown-neighbour", "nobody in the network has the address that was asked for"},
+	TTLExpired:        {"ttl-expired", "its time to live ran out at the router"},
+	TunnelForbidden:   {"tunnel", "a container sent VXLAN or Geneve to an address outside its tenant"},
+	Unroutable:        {"unroutable", "its destination is in no network of the tenant, and nothing leaves the tenant"},
+	UnknownAddress:    {"unknown-address", "nobody in the network has its destination address"},
+	UnknownMAC:        {"unknown-mac", "nobody in the network has its destination MAC"},
+	NoMulticast:       {"no-multicast", "the network does not carry broadcast and multicast"},
+	NoPort:            {"no-port", "no output port was chosen"},
+	UnknownAlias:      {"unknown-alias", "the host sent it to an address that is nobody's here, or that it alone may use"},
+	Unsolicited:       {"unsolicited", "it came from outside for a connection that nobody inside opened"},
+	InvalidConnection: {"invalid-connection", "connection tracking could not make sense of it"},
+	HostForbidden:     {"host", "a container may answer the host, but not open a connection to its aliases or its end of the link"},
+	UplinkLoop:        {"uplink-loop", "it came in by the uplink with the MAC of an endpoint that is here"},
+	Stray:             {"stray", "no flow of the table wants it"},
 }
 
 // Drops reports whether flows of this kind drop.

@@ -11,15 +11,30 @@ import (
 type Network struct {
 	vnet.Network
 	TenantNumber uint32
+	// Zone and Transit are its way to the host, 0 on a bridge that the host is not linked to.
+	Zone    vnet.Zone
+	Transit vnet.Transit
+	// UplinkPort is the OpenFlow port of a provider network's uplink.
+	UplinkPort uint32
 }
 
 // NetworkFlows are what a network needs as soon as one endpoint of it lives here: its gateway
 // and the way to it from the tenant's other networks.
 func NetworkFlows(n Network) []openflow.Flow {
-	var flows []openflow.Flow
+	flows := n.hostFlows()
+	if n.IsProvider() {
+		flows = append(flows, n.wire()...)
+	}
 	for _, s := range n.Subnets {
 		flows = append(flows, n.route(s.Prefix))
-		switch g := s.Gateway; {
+		g := s.Gateway
+		if n.IsProvider() { // that is a router on the wire
+			g = netip.Addr{}
+		}
+		if !g.IsValid() && n.linked() {
+			g = n.HostAddr(s)
+		}
+		switch {
 		case g.Is4():
 			flows = append(flows, n.gateway4(g)...)
 		case g.Is6():
@@ -31,11 +46,11 @@ func NetworkFlows(n Network) []openflow.Flow {
 
 // route leads packets for the prefix, sent to the router from anywhere in the tenant, into this network.
 func (n Network) route(p netip.Prefix) openflow.Flow {
-	family, dst := openflow.IP, openflow.IPv4Dst
-	if p.Addr().Is6() {
-		family, dst = openflow.IPv6, openflow.IPv6Dst
+	f, in := familyOf(p.Addr()), n.inTenant()
+	if n.IsProvider() { // its way to other networks is a router on the wire
+		in = n.inNetwork()
 	}
-	return NetworkOwner(n.Ref()).flow(Route, 100, match(family, n.inTenant(), routerDst, dst.Prefix(p)),
+	return NetworkOwner(n.Ref()).flow(Route, 100, match(f.proto, in, routerDst, f.dst.Prefix(p)),
 		openflow.SetField(n.inNetwork()), openflow.GotoTable(NextHop))
 }
 
@@ -102,14 +117,22 @@ func (n Network) gateway6(g netip.Addr) []openflow.Flow {
 // FloodFlows carry broadcast and multicast to the members of a network that asks for it. They
 // depend on all its endpoints here, and are rendered anew when one comes or goes.
 func FloodFlows(n Network, ports []uint32) []openflow.Flow {
-	if !n.Multicast || len(ports) == 0 {
+	if !n.Floods() || len(ports) == 0 {
 		return nil
 	}
-	var actions []openflow.Action
+	o := FloodOwner(n.Ref())
+	var members []openflow.Action
 	for _, port := range ports { // the switch never sends a packet back out of its own port
-		actions = append(actions, openflow.Output(port))
+		members = append(members, openflow.Output(port))
 	}
-	return []openflow.Flow{FloodOwner(n.Ref()).flow(Flood, 100, openflow.Match{n.inNetwork()}, actions...)}
+	if !n.IsProvider() {
+		return []openflow.Flow{o.flow(Flood, 100, openflow.Match{n.inNetwork()}, members...)}
+	}
+	out := append(append(members[:len(members):len(members)], n.tag()...), openflow.Output(n.UplinkPort))
+	return []openflow.Flow{
+		o.flow(Flood, 110, match(from(classUplink), n.inNetwork()), members...),
+		o.flow(Flood, 100, openflow.Match{n.inNetwork()}, out...),
+	}
 }
 
 var routerDst = openflow.EthDst.MAC(vnet.RouterMAC.HardwareAddr())

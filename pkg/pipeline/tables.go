@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -15,22 +16,28 @@ import (
 
 // The tables, in the order a packet meets them. The gaps are for what a later table needs.
 const (
-	Classify     = 0   // which endpoint sent it: tenant, network
-	PortSecurity = 10  // is it the sender's own MAC and address
-	Neighbour    = 15  // ARP and ND questions: to the owner, or answered for the gateway
-	Route        = 40  // addressed to the router: which network of the tenant
-	NextHop      = 41  // which MAC has the address there
-	RouterSource = 42  // from the router's MAC, TTL one less
-	Destination  = 50  // which port has the MAC in this network
-	Flood        = 55  // broadcast and multicast, where the network asks for it
-	Output       = 80  // out of the port chosen
-	Marker       = 253 // says which pipeline this is; written last
+	Classify       = 0   // which endpoint sent it: tenant, network
+	GatewayIn      = 2   // what the host sends: to an alias, to a network's transit address, to a routed prefix
+	GatewayTracked = 3   // of that, after translation: answers, and what the host opens
+	PortSecurity   = 10  // is it the sender's own MAC and address
+	Neighbour      = 15  // ARP and ND questions: to the owner, or answered for the gateway
+	Route          = 40  // addressed to the router: which network of the tenant
+	NextHop        = 41  // which MAC has the address there
+	RouterSource   = 42  // from the router's MAC, TTL one less
+	Destination    = 50  // which port has the MAC in this network
+	Flood          = 55  // broadcast and multicast, where the network asks for it
+	Egress         = 70  // leaves the tenant: translated to the network's transit address, or routed
+	EgressReply    = 71  // for the host or its transit range: only answers
+	EgressTracked  = 72  // translated: to the host
+	Output         = 80  // out of the port chosen
+	Marker         = 253 // says which pipeline this is; written last
 )
 
 // tableNames, for those who read flows.
 var tableNames = map[uint8]string{
 	Classify: "Classify", PortSecurity: "PortSecurity", Neighbour: "Neighbour", Route: "Route", NextHop: "NextHop",
 	RouterSource: "RouterSource", Destination: "Destination", Flood: "Flood", Output: "Output", Marker: "Marker",
+	GatewayIn: "GatewayIn", GatewayTracked: "GatewayTracked", Egress: "Egress", EgressReply: "EgressReply", EgressTracked: "EgressTracked",
 }
 
 // TableName returns the table's name, its number where it has none.
@@ -43,7 +50,7 @@ func TableName(table uint8) string {
 
 // Version is the pipeline's: it is in the marker and in every cookie. A switch with another
 // one is rendered anew.
-const Version = 1
+const Version = 2
 
 // Metadata carries where a packet is: bits 0 to 23 the network's VNI, 32 to 55 the tenant's number.
 const (
@@ -51,13 +58,54 @@ const (
 	tenantMask  = 0x00ff_ffff_0000_0000
 )
 
-// Registers: reg0 bits 0 to 3 say what sent the packet, reg1 is the port it leaves by.
+// Registers: reg0 bits 0 to 3 say what sent the packet, bit 4 that it may open a connection to
+// an endpoint; reg1 is the port it leaves by.
 const (
 	classMask     = 0xf
+	classGateway  = 2
 	classEndpoint = 3
+	classUplink   = 4
+	mayOpen       = 0x10
 )
 
 var outPort = openflow.Reg1
+
+// A from term matches packets that such a thing sent.
+func from(class uint64) openflow.Term { return openflow.Reg0.Masked(class, classMask) }
+
+// A family is one of the two address families, with its fields.
+type family struct {
+	proto, icmp openflow.Term
+	src, dst    *openflow.Field
+	is4         bool
+}
+
+var (
+	ipv4 = family{openflow.IP, openflow.ICMP, openflow.IPv4Src, openflow.IPv4Dst, true}
+	ipv6 = family{openflow.IPv6, openflow.ICMPv6, openflow.IPv6Src, openflow.IPv6Dst, false}
+)
+
+func familyOf(a netip.Addr) family {
+	if a.Is4() {
+		return ipv4
+	}
+	return ipv6
+}
+
+// transit is the family's part of the transit range, of the address t in it.
+func (f family) transit() netip.Prefix {
+	if f.is4 {
+		return vnet.TransitRange4
+	}
+	return vnet.TransitRange6
+}
+
+func (f family) addr(t vnet.Transit) netip.Addr {
+	if f.is4 {
+		return t.Addr4()
+	}
+	return t.Addr6()
+}
 
 // An inNetwork term matches packets in the network.
 func (n Network) inNetwork() openflow.Term {

@@ -17,6 +17,10 @@ func TestWherePacketsGo(t *testing.T) {
 	const (
 		fromA1 = "in_port=101,dl_src=0a:58:0a:00:00:02"
 		fromB1 = "in_port=201,dl_src=0a:58:0a:00:00:02"
+		fromA4 = "in_port=104,dl_src=0a:58:0a:05:00:02"
+		fromB2 = "in_port=202,dl_src=0a:58:ac:14:00:05"
+		host   = "in_port=2,dl_src=0a:58:00:00:00:03,dl_dst=0a:58:00:00:00:02"
+		wire   = "in_port=256,dl_vlan=100,dl_vlan_pcp=0"
 		a2     = "dl_dst=0a:58:0a:00:00:03"
 		router = "dl_dst=0a:58:00:00:00:01"
 		all    = "dl_dst=ff:ff:ff:ff:ff:ff"
@@ -26,7 +30,33 @@ func TestWherePacketsGo(t *testing.T) {
 		{"IPv6 does too", fromA1 + "," + a2 + ",ipv6,ipv6_src=fd00:1::2,ipv6_dst=fd00:1::3,nw_ttl=64", "102"},
 		{"another tenant's MAC is unknown", fromB1 + "," + a2 + ",ip,nw_src=10.0.0.2,nw_dst=10.0.0.3,nw_ttl=64", "drop in 50"},
 		{"the router leads to the tenant's other network", fromA1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=10.0.1.2,nw_ttl=64", "103"},
-		{"never to another tenant's", fromB1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=10.0.1.2,nw_ttl=64", "drop in 40"},
+		{"never to another tenant's", fromB2 + "," + router + ",ip,nw_src=172.20.0.5,nw_dst=10.0.1.2,nw_ttl=64", "drop in 40"},
+		{"to the one that the host routes it leads as well", fromA1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=10.5.0.2,nw_ttl=64", "104"},
+		{"what leaves by NAT goes to the host", fromB1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=192.0.2.1,nw_ttl=64", "2"},
+		{"its spent TTL, too", fromB1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=192.0.2.1,nw_ttl=1", "2"},
+		{"but no VXLAN", fromB1 + "," + router + ",udp,nw_src=10.0.0.2,nw_dst=192.0.2.9,nw_ttl=64,udp_dst=4789", "drop in 40"},
+		{"nothing for the host's loopback", fromB1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=127.0.0.1,nw_ttl=64", "drop in 70"},
+		{"no new connection to another's alias", fromB1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=169.254.64.101,nw_ttl=64", "drop in 71"},
+		{"nor to the host's end of the link", fromB1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=169.254.64.1,nw_ttl=64", "drop in 71"},
+		{"nor to the host in the gateway's place", fromA1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=10.0.0.1,nw_ttl=64", "drop in 71"},
+		{"what is routed goes to the host as it is", fromA4 + "," + router + ",ip,nw_src=10.5.0.2,nw_dst=192.0.2.1,nw_ttl=64", "2"},
+		{"but not to an alias", fromA4 + "," + router + ",ip,nw_src=10.5.0.2,nw_dst=169.254.64.101,nw_ttl=64", "drop in 71"},
+		{"the host reaches an endpoint by its alias", host + ",ip,nw_src=169.254.64.1,nw_dst=169.254.64.101,nw_ttl=64", "101"},
+		{"and the one that has the same address", host + ",ip,nw_src=169.254.64.1,nw_dst=169.254.64.201,nw_ttl=64", "201"},
+		{"who reaches a published port of a network that leaves by NAT is let in", host + ",ip,nw_src=203.0.113.9,nw_dst=169.254.64.201,nw_ttl=63", "201"},
+		{"not in one that has no way back", host + ",ip,nw_src=203.0.113.9,nw_dst=169.254.64.101,nw_ttl=63", "drop in 2"},
+		{"what nobody asked for does not come in", host + ",ip,nw_src=203.0.113.9,nw_dst=169.254.64.6,nw_ttl=63", "drop in 3"},
+		{"the routed network is reached by its addresses", host + ",ip,nw_src=203.0.113.9,nw_dst=10.5.0.2,nw_ttl=63", "104"},
+		{"others are not", host + ",ip,nw_src=203.0.113.9,nw_dst=10.0.1.2,nw_ttl=63", "drop in 2"},
+		{"an endpoint on a wire sends strangers there", fromB2 + ",dl_dst=02:00:00:00:00:01,ip,nw_src=172.20.0.5,nw_dst=172.20.0.9,nw_ttl=64", "256"},
+		{"and asks there", fromB2 + "," + all + ",arp,arp_op=1,arp_spa=172.20.0.5,arp_sha=0a:58:ac:14:00:05,arp_tpa=172.20.0.9", "256"},
+		{"and says who it is", fromB2 + "," + all + ",arp,arp_op=1,arp_spa=172.20.0.5,arp_sha=0a:58:ac:14:00:05,arp_tpa=172.20.0.5", "256"},
+		{"but not that it is somebody else", fromB2 + "," + all + ",arp,arp_op=1,arp_spa=172.20.0.9,arp_sha=0a:58:ac:14:00:05,arp_tpa=172.20.0.5", "drop in 10"},
+		{"the wire reaches it", wire + ",dl_src=02:00:00:00:00:01,dl_dst=0a:58:ac:14:00:05,ip,nw_src=172.20.0.9,nw_dst=172.20.0.5", "202"},
+		{"by broadcast, too", wire + ",dl_src=02:00:00:00:00:01," + all + ",arp,arp_op=1,arp_spa=172.20.0.9,arp_tpa=172.20.0.5", "202"},
+		{"what it has for others does not go back to it", wire + ",dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:00:02,ip", "drop in 50"},
+		{"nor do our own come by it", wire + ",dl_src=0a:58:ac:14:00:05," + all + ",ip", "drop in 0"},
+		{"nor another VLAN", "in_port=256,dl_vlan=101,dl_vlan_pcp=0,dl_src=02:00:00:00:00:01," + all + ",ip", "drop in 0"},
 		{"nor out of the tenant", fromA1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=192.0.2.1,nw_ttl=64", "drop in 40"},
 		{"a spent TTL is not forwarded", fromA1 + "," + router + ",ip,nw_src=10.0.0.2,nw_dst=10.0.1.2,nw_ttl=1", "drop in 40"},
 		{"VXLAN does not leave", fromA1 + "," + router + ",udp,nw_src=10.0.0.2,nw_dst=192.0.2.9,nw_ttl=64,udp_dst=4789", "drop in 40"},
@@ -44,7 +74,7 @@ func TestWherePacketsGo(t *testing.T) {
 		{"a forged one too", fromA1 + "," + all + ",arp,arp_op=1,arp_spa=10.0.0.3,arp_sha=0a:58:0a:00:00:02,arp_tpa=10.0.0.3", "drop in 10"},
 		{"a forged answer", fromA1 + "," + a2 + ",arp,arp_op=2,arp_spa=10.0.0.1,arp_sha=0a:58:0a:00:00:02,arp_tpa=10.0.0.3", "drop in 10"},
 		{"a router advertisement", fromA1 + ",dl_dst=33:33:00:00:00:01,icmp6,ipv6_src=fe80::858:aff:fe00:2,ipv6_dst=ff02::1,icmpv6_type=134,nw_ttl=255", "drop in 10"},
-		{"multicast reaches the members where the network carries it", fromA1 + ",dl_dst=01:00:5e:00:00:fb,ip,nw_src=10.0.0.2,nw_dst=224.0.0.251,nw_ttl=64", "101,102"},
+		{"multicast reaches the members where the network carries it", fromA1 + ",dl_dst=01:00:5e:00:00:fb,ip,nw_src=10.0.0.2,nw_dst=224.0.0.251,nw_ttl=64", "102"},
 		{"and nobody elsewhere", fromB1 + ",dl_dst=01:00:5e:00:00:fb,ip,nw_src=10.0.0.2,nw_dst=224.0.0.251,nw_ttl=64", "drop in 55"},
 		{"a port of nobody", "in_port=999,dl_src=0a:58:0a:00:00:02," + a2 + ",ip", "drop in 0"},
 	} {
@@ -60,12 +90,31 @@ func TestWherePacketsGo(t *testing.T) {
 	}
 }
 
+// Between endpoints nothing is tracked, whatever their networks have.
+func TestPacketsBetweenEndpointsAreNotTracked(t *testing.T) {
+	sw := exampleSwitch(t)
+	for _, packet := range []string{
+		"in_port=101,dl_src=0a:58:0a:00:00:02,dl_dst=0a:58:0a:00:00:03,tcp,nw_src=10.0.0.2,nw_dst=10.0.0.3,nw_ttl=64",
+		"in_port=101,dl_src=0a:58:0a:00:00:02,dl_dst=0a:58:00:00:00:01,tcp,nw_src=10.0.0.2,nw_dst=10.0.1.2,nw_ttl=64",
+		"in_port=101,dl_src=0a:58:0a:00:00:02,dl_dst=0a:58:00:00:00:01,tcp,nw_src=10.0.0.2,nw_dst=10.5.0.2,nw_ttl=64",
+		"in_port=104,dl_src=0a:58:0a:05:00:02,dl_dst=0a:58:00:00:00:01,tcp,nw_src=10.5.0.2,nw_dst=10.0.0.2,nw_ttl=64",
+	} {
+		out, err := ovs.Control(t.Context(), sw.RunDir, "ofproto/trace", "br-tenet", packet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(out, "ct(") || strings.HasPrefix(fate(out), "drop") {
+			t.Errorf("%s is tracked, or dropped:\n%s", packet, out)
+		}
+	}
+}
+
 // exampleSwitch starts a switch with the example's flows and ports of the right numbers.
 func exampleSwitch(t *testing.T) *ovstest.Switch {
 	t.Helper()
 	sw := ovstest.Start(t)
 	sw.Run(t, "ovs-vsctl", "add-br", "br-tenet", "--", "set", "bridge", "br-tenet", "fail_mode=secure", "protocols=OpenFlow15")
-	for _, port := range []int{101, 102, 103, 201, 999} {
+	for _, port := range []int{2, 101, 102, 103, 104, 201, 202, 256, 999} {
 		name := fmt.Sprintf("p%d", port)
 		sw.Run(t, "ovs-vsctl", "add-port", "br-tenet", name, "--", "set", "interface", name, fmt.Sprintf("ofport_request=%d", port))
 	}
@@ -74,6 +123,9 @@ func exampleSwitch(t *testing.T) *ovstest.Switch {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
+	if err := c.PutMeters(t.Context(), openflow.MeterConfig{ID: 1, RateKbps: 20_000, BurstKbits: 4_000}, openflow.MeterConfig{ID: 2, RateKbps: 10_000, BurstKbits: 2_000}); err != nil {
+		t.Fatal(err)
+	}
 	var changes []openflow.Change
 	for _, f := range example().flows() {
 		changes = append(changes, openflow.AddFlow(f))
@@ -84,16 +136,16 @@ func exampleSwitch(t *testing.T) *ovstest.Switch {
 	return sw
 }
 
-// fate reads a trace: the ports of its last outputs, or the table that it was dropped in.
+// fate reads a trace, on past connection tracking: the ports of its last outputs, or the table that it was dropped in.
 func fate(trace string) string {
 	table, outputs := "", []string(nil)
 	for line := range strings.Lines(trace) {
 		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "Final flow") {
-			break
-		}
 		if number, rest, ok := strings.Cut(line, ". "); ok && strings.Contains(rest, "priority") {
 			table = number
+		}
+		if strings.Contains(line, "skipping output to input port") {
+			outputs = outputs[:len(outputs)-1]
 		}
 		if strings.HasPrefix(line, "IN_PORT") {
 			outputs = append(outputs, "IN_PORT")

@@ -139,5 +139,18 @@ func HasLiving(tx Tx, r vnet.Ref, bridge string) (bool, error) {
 	return living, err
 }
 
+// HasAliases reports whether the host is linked to any endpoint.
+func HasAliases(tx Tx) (bool, error) {
+	has := false
+	err := tx.Range(Endpoints, func(key string, value []byte) error {
+		e, err := decode[vnet.Endpoint](key, value)
+		if err == nil && e.Transit != 0 {
+			has, err = true, ErrStop
+		}
+		return err
+	})
+	return has, err
+}
+
 // HasEndpoint reports whether there is an endpoint of that id.
 func HasEndpoint(tx Tx, id vnet.EndpointID) bool { return tx.Get(attachmentKey(id)) != nil }

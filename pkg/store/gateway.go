@@ -22,24 +22,23 @@ func NetworkGateway(tx Tx, r vnet.Ref) (Gateway, error) {
 	return g, err
 }
 
-// DeclareGateway gives the network a way to the host if it has none. It reports whether the
-// zone is new to it, and so may hold what its last user left.
-func DeclareGateway(tx Tx, r vnet.Ref) (Gateway, bool, error) {
+// DeclareGateway gives the network a way to the host if it has none.
+func DeclareGateway(tx Tx, r vnet.Ref) (Gateway, error) {
 	g, err := NetworkGateway(tx, r)
 	if err != nil || g != (Gateway{}) {
-		return g, false, err
+		return g, err
 	}
 	zone, err := take(tx, func(n uint32) string { return zoneKey(uint32(vnet.FirstZone) - 1 + n) },
 		0, uint32(vnet.LastZone-vnet.FirstZone)+1, r.String())
 	if err != nil {
-		return g, false, fmt.Errorf("conntrack zones %d to %d are all in use: %w", vnet.FirstZone, vnet.LastZone, err)
+		return g, fmt.Errorf("conntrack zones %d to %d are all in use: %w", vnet.FirstZone, vnet.LastZone, err)
 	}
 	transit, err := takeTransit(tx, r.String())
 	if err != nil {
-		return g, false, err
+		return g, err
 	}
 	g = Gateway{Zone: vnet.FirstZone - 1 + vnet.Zone(zone), Transit: transit}
-	return g, true, Save(tx, gatewayKey(r), g)
+	return g, Save(tx, gatewayKey(r), g)
 }
 
 // deleteGateway takes the network's away.

@@ -61,6 +61,10 @@ type Network struct {
 // IsProvider reports whether the network is a VLAN of an uplink.
 func (n Network) IsProvider() bool { return n.Provider != Provider{} }
 
+// Floods reports whether the network carries broadcast and multicast. On a wire nobody else
+// answers for those who are asked for.
+func (n Network) Floods() bool { return n.Multicast || n.IsProvider() }
+
 // Ref names a network: tenant/network.
 type Ref struct {
 	Tenant  TenantName
@@ -166,6 +170,15 @@ func (n Network) CheckMTU(limit int) error {
 	return nil
 }
 
+// HostAddr is what the host is seen as by endpoints of subnet s: the gateway, or, where that is
+// nobody's or a router on the wire, the host's own transit address.
+func (n Network) HostAddr(s Subnet) netip.Addr {
+	if s.Gateway.IsValid() && !n.IsProvider() {
+		return s.Gateway
+	}
+	return HostTransit.Like(s.Prefix.Addr())
+}
+
 // SubnetOf returns the subnet that contains a.
 func (n Network) SubnetOf(a netip.Addr) (Subnet, bool) {
 	i := slices.IndexFunc(n.Subnets, func(s Subnet) bool { return s.Prefix.Contains(a) })
@@ -173,6 +186,24 @@ func (n Network) SubnetOf(a netip.Addr) (Subnet, bool) {
 		return Subnet{}, false
 	}
 	return n.Subnets[i], true
+}
+
+// Routes are those of an endpoint with these addresses: by default to the gateway of its first
+// subnet in each family, and on the link to the host where the gateway does not stand for it.
+func (n Network) Routes(addrs []netip.Prefix) []Route {
+	routes := n.DefaultRoutes(addrs)
+	for _, p := range addrs {
+		s, ok := n.SubnetOf(p.Addr())
+		host := HostTransit.Like(p.Addr())
+		if !ok || n.HostAddr(s) != host {
+			continue
+		}
+		r := Route{Dst: netip.PrefixFrom(host, host.BitLen())}
+		if !slices.ContainsFunc(routes, func(o Route) bool { return o.Dst == r.Dst }) {
+			routes = append(routes, r)
+		}
+	}
+	return routes
 }
 
 // DefaultRoutes are the ways out for an endpoint with these addresses: by the gateway of its

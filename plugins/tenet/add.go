@@ -83,6 +83,10 @@ func attach(ctx context.Context, n *node.Node, r *cni.Request, recorded node.Rec
 			return nil, err
 		}
 	}
+	if err := n.Expose(ctx, e, network.Network); err != nil {
+		return nil, err
+	}
+	node.Cut("exposed")
 	result, err := r.Result(network.Network, e)
 	if err != nil {
 		return nil, err
@@ -123,6 +127,12 @@ func wanted(r *cni.Request) (node.Want, error) {
 		return w, err
 	}
 	if w.MAC, err = r.MAC(); err != nil {
+		return w, err
+	}
+	if w.Ports, err = r.PortMappings(); err != nil {
+		return w, err
+	}
+	if w.Bandwidth, err = r.Bandwidth(); err != nil {
 		return w, err
 	}
 	if w.Delegate != nil { // what cannot be found could not give back either

@@ -1,0 +1,300 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/tenet-cni/tenet/pkg/gateway"
+	"github.com/tenet-cni/tenet/pkg/ovs"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// gatewayOwner is the owner of the host's port on the bridge.
+const gatewayOwner = "gateway"
+
+// Expose links the host to the bridge as the store asks: the port and link tenet-gw, the routes
+// and rules of networks with a way out, the published ports of all endpoints. The first endpoint
+// of a bridge makes the link; most others find everything in place.
+func (n *Node) Expose(ctx context.Context, e vnet.Endpoint, net vnet.Network) error {
+	if e.Transit == 0 {
+		return nil
+	}
+	if len(e.Ports) == 0 && !net.Gateway.Leads() && gateway.Standing(vnet.GatewayLink) {
+		return nil // nothing of it is the endpoint's; Check and Sync look closer
+	}
+	if err := n.linkHost(ctx, e.Bridge); err != nil {
+		return err
+	}
+	for _, m := range e.Ports { // what the host tracked before belongs to whoever had the port then
+		if err := gateway.ForgetPort(m.Protocol, m.HostIP, m.HostPort); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// conceal takes back what Expose did for the endpoint; the link stays.
+func (n *Node) conceal(ctx context.Context, e vnet.Endpoint) error {
+	if e.Transit == 0 {
+		return nil
+	}
+	net, err := n.network(ctx, e.Ref(), e.Bridge)
+	if err != nil {
+		return err
+	}
+	if len(e.Ports) > 0 || net.Gateway.Leads() {
+		if _, err := n.syncHost(ctx, e.Bridge, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// linkHost makes the port and the host's side of it.
+func (n *Node) linkHost(ctx context.Context, bridge string) error {
+	unlock, err := n.lockHost(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	sw, err := n.dial(ctx)
+	if err != nil {
+		return err
+	}
+	mtu, err := n.MTU(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = sw.EnsurePort(ctx, bridge, ovs.Port{
+		Name: vnet.GatewayLink, Owner: gatewayOwner, Type: "internal", OFPortRequest: vnet.GatewayPort, MTURequest: mtu,
+	})
+	if err != nil {
+		return kind(err)
+	}
+	state, err := n.hostState(ctx, mtu)
+	if err != nil {
+		return err
+	}
+	return kind(gateway.Ensure(ctx, state))
+}
+
+// syncHost makes the host's side agree with the store, and says what differed. Without the link
+// there is nothing to agree with, unless somebody needs it.
+func (n *Node) syncHost(ctx context.Context, bridge string, apply bool) ([]string, error) {
+	linked, used := false, false
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		linked = store.GatewayBridge(tx) == bridge
+		var err error
+		used, err = store.HasAliases(tx)
+		return err
+	})
+	if err != nil || !linked || !used && !gateway.Standing(vnet.GatewayLink) {
+		return nil, err
+	}
+	if apply {
+		differs, err := n.syncHost(ctx, bridge, false)
+		if err != nil || len(differs) == 0 {
+			return nil, err
+		}
+		return differs, n.linkHost(ctx, bridge)
+	}
+	mtu, err := n.MTU(ctx)
+	if err != nil {
+		return nil, err
+	}
+	state, err := n.hostState(ctx, mtu)
+	if err != nil {
+		return nil, err
+	}
+	differs, err := gateway.Diff(ctx, state)
+	return differs, kind(err)
+}
+
+// hostState renders what the host should have, from the store.
+func (n *Node) hostState(ctx context.Context, mtu int) (gateway.State, error) {
+	s := gateway.State{
+		Link: vnet.GatewayLink, MAC: vnet.GatewayMAC.HardwareAddr(), Peer: vnet.PeerMAC.HardwareAddr(), MTU: mtu,
+		Nets: []gateway.Net{
+			{Host: netip.PrefixFrom(vnet.HostTransit.Addr4(), vnet.TransitRange4.Bits()), Via: vnet.PeerTransit.Addr4()},
+			{Host: netip.PrefixFrom(vnet.HostTransit.Addr6(), vnet.TransitRange6.Bits()), Via: vnet.PeerTransit.Addr6()},
+		},
+	}
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		endpoints, err := store.All[vnet.Endpoint](tx, store.Endpoints)
+		if err != nil {
+			return err
+		}
+		bridge := store.GatewayBridge(tx)
+		seen := map[vnet.Ref]vnet.Network{}
+		for _, e := range endpoints {
+			if e.Bridge != bridge || e.State == vnet.Leaving || e.Transit == 0 {
+				continue
+			}
+			net, ok := seen[e.Ref()]
+			if !ok {
+				if net, err = store.Network(tx, e.Ref()); err != nil {
+					return err
+				}
+				seen[e.Ref()] = net
+				g, err := store.NetworkGateway(tx, e.Ref())
+				if err != nil {
+					return err
+				}
+				leadHost(&s, net, g)
+			}
+			publish(&s, net, e)
+		}
+		return nil
+	})
+	return s, err
+}
+
+// leadHost adds what the host needs for a network's way out.
+func leadHost(s *gateway.State, net vnet.Network, g store.Gateway) {
+	if !net.Gateway.Leads() {
+		return
+	}
+	for _, sub := range net.Subnets {
+		s.Forward4 = s.Forward4 || sub.Prefix.Addr().Is4()
+		s.Forward6 = s.Forward6 || sub.Prefix.Addr().Is6()
+		if net.Gateway == vnet.GatewayRouted {
+			mtu := net.MTU
+			if mtu == 0 {
+				mtu = s.MTU
+			}
+			s.Routes = append(s.Routes, gateway.Route{Prefix: sub.Prefix, MTU: mtu})
+		}
+	}
+	if a := net.EgressAddress; a.IsValid() {
+		s.Egress = append(s.Egress, gateway.Egress{Transit: g.Transit.Like(a), Address: a})
+	}
+}
+
+// publish adds an endpoint's published ports: to its aliases, or to itself where the host routes its network.
+func publish(s *gateway.State, net vnet.Network, e vnet.Endpoint) {
+	if len(e.Ports) == 0 {
+		return
+	}
+	for _, a := range e.Aliases() {
+		s.Forward4 = s.Forward4 || a.Addr.Is4()
+		s.Forward6 = s.Forward6 || a.Addr.Is6()
+		to := a.Alias
+		if net.Gateway == vnet.GatewayRouted {
+			to = a.Addr
+		}
+		for _, m := range e.Ports {
+			if !m.Serves(a.Addr) {
+				continue
+			}
+			host := m.HostIP
+			if host.IsUnspecified() {
+				host = netip.Addr{}
+			}
+			s.Published = append(s.Published, gateway.Published{Protocol: m.Protocol, HostIP: host, HostPort: m.HostPort, To: netip.AddrPortFrom(to, m.ContainerPort)})
+		}
+		if net.Gateway == vnet.GatewayNone {
+			s.Masked = append(s.Masked, a.Alias)
+		}
+	}
+}
+
+// CheckNetwork asks the node whether the network can be here: that the host has no route to a
+// routed prefix already, and that an egress address is its own.
+func (n *Node) CheckNetwork(ctx context.Context, net vnet.Network) error {
+	if net.Gateway == vnet.GatewayRouted {
+		for _, s := range net.Subnets {
+			route, err := gateway.Overlapping(ctx, s.Prefix, vnet.GatewayLink)
+			if err != nil {
+				return err
+			}
+			if route != "" {
+				return vnet.WithHint(vnet.Existsf("subnet %s of network %s overlaps a route of the host: %s", s.Prefix, net.Ref(), route),
+					"choose another prefix, or gateway nat, which may overlap anything")
+			}
+		}
+	}
+	if a := net.EgressAddress; a.IsValid() {
+		own, err := gateway.IsLocal(ctx, a)
+		if err != nil {
+			return err
+		}
+		if !own {
+			return vnet.WithHint(vnet.Invalidf("egressAddress %s of network %s is not an address of this node", a, net.Ref()), "add it to a link of the host first: ip address add %s dev LINK", a)
+		}
+	}
+	return nil
+}
+
+// checkPorts looks whether the host itself has one of the ports.
+func checkPorts(ports []vnet.PortMapping) error {
+	for _, m := range ports {
+		holder, err := gateway.Holder(m.Protocol, m.HostIP, m.HostPort)
+		if err != nil {
+			return err
+		}
+		if holder != "" {
+			return vnet.WithHint(vnet.Existsf("portMappings: %s port %d of the host is in use by %s", m.Protocol, m.HostPort, holder), "choose another hostPort, or another hostIP")
+		}
+	}
+	return nil
+}
+
+// flushZone empties a conntrack zone of the switch.
+func (n *Node) flushZone(ctx context.Context, z vnet.Zone) error {
+	_, err := ovs.Control(ctx, n.OVSRunDir, "dpctl/flush-conntrack", fmt.Sprintf("zone=%d", z))
+	return kind(err)
+}
+
+// forget ends what is tracked of the endpoint's connections, in the switch and in the host. Its
+// flows must be gone, or new ones would come.
+func (n *Node) forget(ctx context.Context, e vnet.Endpoint) error {
+	if e.Transit == 0 || len(e.Addrs) == 0 {
+		return nil
+	}
+	net, err := n.network(ctx, e.Ref(), e.Bridge)
+	if err != nil {
+		return err
+	}
+	gone := []netip.Addr{}
+	for _, a := range e.Aliases() {
+		gone = append(gone, a.Alias)
+		if net.Gateway == vnet.GatewayRouted {
+			gone = append(gone, a.Addr)
+		}
+	}
+	if net.Zone != 0 {
+		for _, p := range e.Addrs {
+			tuple := "ct_nw_src="
+			if p.Addr().Is6() {
+				tuple = "ct_ipv6_src="
+			}
+			tuple += p.Addr().String()
+			zone := fmt.Sprintf("zone=%d", net.Zone)
+			for _, args := range [][]string{{zone, tuple}, {zone, "", tuple}} { // opened by it, opened to it
+				if _, err := ovs.Control(ctx, n.OVSRunDir, "dpctl/flush-conntrack", args...); err != nil {
+					return kind(fmt.Errorf("connections of %s: %w", describe(e), err))
+				}
+			}
+		}
+	}
+	_, err = gateway.Forget(gone...)
+	return err
+}
+
+// lockHost waits until nobody else changes the host's side.
+func (n *Node) lockHost(ctx context.Context) (func(), error) {
+	return store.Lock(ctx, n.DataDir, "host")
+}
+
+// addrsServed returns nil if each port is published for at least one of the addresses.
+func addrsServed(ports []vnet.PortMapping, addrs []netip.Prefix) error {
+	for _, m := range ports {
+		if !slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return m.Serves(p.Addr()) }) {
+			return vnet.Invalidf("portMappings: %s: the container has no address of that family", m)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,57 @@
+package lab
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Outside makes a machine on a wire of its own with the host: link is its end of the wire's in the host's namespace,
+// net the first three bytes of the wire's IPv4 addresses. The host has .1, the machine, whose default route leads
+// there, .9; in IPv6 they are 2001:db8:NET::1 and ::9, with the last byte for NET.
+func (h *Host) Outside(id, link, net string) *Container {
+	h.tb.Helper()
+	c := h.Container(id)
+	n := net[strings.LastIndexByte(net, '.')+1:]
+	v6 := "2001:db8:" + n + "::"
+	h.Sh("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", c.Path)
+	for _, args := range []string{
+		"link set " + link + " up", "address add " + net + ".1/24 dev " + link, "address add " + v6 + "1/64 dev " + link + " nodad",
+	} {
+		h.Sh(append([]string{"ip"}, strings.Fields(args)...)...)
+	}
+	for _, args := range []string{
+		"link set eth0 up", "address add " + net + ".9/24 dev eth0", "address add " + v6 + "9/64 dev eth0 nodad",
+		"route add default via " + net + ".1", "route add default via " + v6 + "1",
+	} {
+		c.Sh(append([]string{"ip"}, strings.Fields(args)...)...)
+	}
+	c.IP4, c.IP6 = netip.MustParseAddr(net+".9"), netip.MustParseAddr(v6+"9")
+	return c
+}
+
+// Itself is the host as somebody to talk from and to: what runs "in the container" runs in the host's namespace.
+func (h *Host) Itself() *Container {
+	h.tb.Helper()
+	return &Container{Host: h, tb: h.tb, ID: "host", Path: h.NetNS}
+}
+
+// Alias is the address by which the host reaches the container's address a, as the store has it.
+func (c *Container) Alias(a netip.Addr) netip.Addr {
+	c.tb.Helper()
+	var e vnet.Endpoint
+	Must(c.tb, c.Store().View(c.tb.Context(), func(tx store.Tx) error {
+		var err error
+		e, err = store.Endpoint(tx, vnet.Attachment{Container: c.ID, IfName: c.IfName}.ID())
+		return err
+	}))
+	for _, alias := range e.Aliases() {
+		if alias.Addr == a {
+			return alias.Alias
+		}
+	}
+	c.tb.Fatalf("%s has no alias for %s", c.ID, a)
+	return netip.Addr{}
+}
