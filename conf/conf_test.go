@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
@@ -37,6 +38,11 @@ func TestNetworkConfigurationsAreValid(t *testing.T) {
 			const args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=blue"
 			switch {
 			case plugin.Network.Type == "tenet":
+				for capability := range plugin.Network.Capabilities {
+					if !slices.Contains([]string{"ips", "mac", "portMappings", "bandwidth"}, capability) {
+						t.Errorf("%s: capability %q is none of the plugin's: it would go unheard", file, capability)
+					}
+				}
 				parsed, err := cni.ParseTenet(conf, args)
 				if err != nil {
 					t.Errorf("%s: %v", file, err)
