@@ -73,8 +73,21 @@ var mistakes = []mistake{
 	{"an MTU below IPv6's", conf(func(c lab.Conf) lab.Conf {
 		return c.With("network", "db").With("subnets", subnets(db6)).With("mtu", 1279)
 	}), codeConf, []string{"mtu 1279"}},
-	{"a gateway mode that is not there", with("gateway", "nat"), codeConf, []string{"nat"}},
-	{"port mappings", with("runtimeConfig", map[string]any{"portMappings": []any{map[string]any{"hostPort": 80}}}), codeConf, []string{"portMappings"}},
+	{"a gateway mode that is not there", with("gateway", "masquerade"), codeConf, []string{"masquerade", "none, nat or routed"}},
+	{"another gateway mode than before", with("gateway", "nat"), codeConflict, []string{`gateway: "nat" is asked, "none" stands`}},
+	{"a routed prefix that the host has", declares("10.200.0.0/24", "gateway", "routed"), codeConflict, []string{"10.200.0.0/24", "overlaps a route of the host"}},
+	{"a routed prefix in one that the host has", declares("10.200.0.128/25", "gateway", "routed"), codeConflict, []string{"10.200.0.128/25", "overlaps a route of the host"}},
+	{"a routed prefix that another tenant has", declares("10.201.0.0/25", "gateway", "routed"), codeConflict, []string{"10.201.0.0/24", "green/routed", "the host routes both"}},
+	{"an egress address of another node", declares("10.0.9.0/24", "gateway", "nat", "egressAddress", "192.0.2.77"), codeConf, []string{"192.0.2.77", "not an address of this node"}},
+	{"an egress address without NAT", declares("10.0.9.0/24", "egressAddress", "10.200.0.1"), codeConf, []string{"egressAddress"}},
+	{"an uplink that is not there", declares("10.0.9.0/24", "provider", map[string]any{"uplink": "lan", "vlan": 7}), codeConf, []string{"uplink lan does not exist"}},
+
+	{"host port 0", publishes(0, 80), codeConf, []string{"hostPort 0"}},
+	{"host port 65536", publishes(65536, 80), codeConf, []string{"hostPort 65536"}},
+	{"container port 0", publishes(8080, 0), codeConf, []string{"containerPort 0"}},
+	{"a host port that another container has", publishes(7777, 80), codeConflict, []string{"7777", "published by seven/eth0", "green/seven"}},
+	{"rate 0", with("runtimeConfig", map[string]any{"bandwidth": map[string]any{"ingressRate": 0, "ingressBurst": 8}}), codeConf, []string{"ingressRate is 0"}},
+	{"an absurd rate", with("runtimeConfig", map[string]any{"bandwidth": map[string]any{"egressRate": 1 << 50}}), codeConf, []string{"egressRate"}},
 
 	{"an address outside", with("runtimeConfig", map[string]any{"ips": []string{"192.0.2.1"}}), codeConf, []string{"192.0.2.1"}},
 	{"an address that is none", with("runtimeConfig", map[string]any{"ips": []string{"10.0.0"}}), codeConf, []string{"10.0.0"}},
@@ -96,10 +109,33 @@ var mistakes = []mistake{
 	{"a data directory below a file", func(h *lab.Host, c *lab.Container) { c.Conf = c.Conf.With("dataDir", h.RunDir+"/conf.db/data") }, codeLater, []string{"conf.db"}},
 }
 
+// declares makes the configuration declare a network of its own, with that subnet and further keys.
+func declares(prefix string, keys ...any) func(*lab.Host, *lab.Container) {
+	return conf(func(c lab.Conf) lab.Conf {
+		c = c.With("network", "new").With("subnets", subnets(prefix))
+		for i := 0; i < len(keys); i += 2 {
+			c = c.With(keys[i].(string), keys[i+1]) //nolint:forcetypeassert // the test's own mistake
+		}
+		return c
+	})
+}
+
+func publishes(host, container int) func(*lab.Host, *lab.Container) {
+	return with("runtimeConfig", mapping(host, container))
+}
+
+func mapping(host, container int) map[string]any {
+	return map[string]any{"portMappings": []any{map[string]any{"hostPort": host, "containerPort": container, "protocol": "tcp"}}}
+}
+
 func TestBadInputChangesNothing(t *testing.T) {
 	h := lab.NewHost(t)
 	stays := h.Attach("stays", h.Conf("blue", "web", web4, web6))
-	h.Attach("seven", h.Conf("green", "seven", "10.7.0.0/24").With("vni", 77))
+	h.Sh("ip", "link", "add", "wire0", "type", "veth", "peer", "name", "wire1")
+	h.Sh("ip", "address", "add", "10.200.0.1/24", "dev", "wire0")
+	h.Sh("ip", "link", "set", "wire0", "up")
+	h.Attach("routed", h.Conf("green", "routed", "10.201.0.0/24").With("gateway", "routed"))
+	h.Attach("seven", h.Conf("green", "seven", "10.7.0.0/24").With("vni", 77).With("runtimeConfig", mapping(7777, 80)))
 	h.Attach("full", h.Conf("green", "full", "10.9.0.0/30"))
 	h.Sh("ovs-vsctl", "add-br", "br-other", "--", "set", "bridge", "br-other", "datapath_type="+h.Datapath)
 	for _, m := range mistakes {

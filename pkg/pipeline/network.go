@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -128,7 +129,7 @@ func FloodFlows(n Network, ports []uint32) []openflow.Flow {
 	if !n.IsProvider() {
 		return []openflow.Flow{o.flow(Flood, 100, openflow.Match{n.inNetwork()}, members...)}
 	}
-	out := append(append(members[:len(members):len(members)], n.tag()...), openflow.Output(n.UplinkPort))
+	out := append(slices.Clip(members), n.ToWire()...)
 	return []openflow.Flow{
 		o.flow(Flood, 110, match(from(classUplink), n.inNetwork()), members...),
 		o.flow(Flood, 100, openflow.Match{n.inNetwork()}, out...),

@@ -25,6 +25,9 @@ func (n Network) tag() []openflow.Action {
 	return []openflow.Action{openflow.PushVLAN(), openflow.SetField(n.tagged())}
 }
 
+// ToWire sends a frame of the network out by its uplink.
+func (n Network) ToWire() []openflow.Action { return append(n.tag(), openflow.Output(n.UplinkPort)) }
+
 // wire joins the network to its uplink.
 func (n Network) wire() []openflow.Flow {
 	o := NetworkOwner(n.Ref())

@@ -87,6 +87,9 @@ func attach(ctx context.Context, n *node.Node, r *cni.Request, recorded node.Rec
 		return nil, err
 	}
 	node.Cut("exposed")
+	if err := n.Announce(ctx, network, e); err != nil {
+		return nil, err
+	}
 	result, err := r.Result(network.Network, e)
 	if err != nil {
 		return nil, err

@@ -87,7 +87,15 @@ func (h *Host) rows() Snapshot {
 // and numbers are to be reused.
 func (s Snapshot) Lasting() Snapshot {
 	return s.Without("record meta/", "record tenants/", "record networks/", "record vnis/", "record tenant-numbers/",
-		"record pools/", "record addresses/", "record released/")
+		"record pools/", "record addresses/", "record released/", "record gateways/", "record zones/").withoutTransits()
+}
+
+// withoutTransits is s without the transit numbers of networks; those of endpoints go with them.
+func (s Snapshot) withoutTransits() Snapshot {
+	return slices.DeleteFunc(s, func(line string) bool {
+		_, holder, is := strings.Cut(strings.TrimPrefix(line, "record transits/"), " ")
+		return is && strings.HasPrefix(line, "record transits/") && strings.Contains(holder, "/")
+	})
 }
 
 // Without is s without the lines that begin with one of the prefixes.
