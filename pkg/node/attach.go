@@ -119,19 +119,27 @@ func (n *Node) record(ctx context.Context, w Want) (Recorded, *vnet.Endpoint, er
 // mayStand asks the node whether what is wanted can be here, before anything is written, and
 // returns the highest MTU that it may have.
 func (n *Node) mayStand(ctx context.Context, w Want) (int, error) {
-	net := w.Network
-	if !w.Declare {
-		stands, err := n.Network(ctx, net.Ref())
-		if err == nil {
-			net = stands
-		} else if !errors.Is(err, vnet.ErrNotFound) { // what is missing is told when it is needed
+	net, known := w.Network, false
+	if !w.Declare || len(w.Ports) > 0 {
+		err := n.Store.View(ctx, func(tx store.Tx) error {
+			known = store.HasEndpoint(tx, w.ID())
+			stands, err := store.Network(tx, net.Ref())
+			if errors.Is(err, vnet.ErrNotFound) { // told when it is needed
+				return nil
+			}
+			if err == nil && !w.Declare {
+				net = stands
+			}
+			return err
+		})
+		if err != nil {
 			return 0, err
 		}
 	}
 	if err := n.CheckNetwork(ctx, net); err != nil {
 		return 0, err
 	}
-	if _, err := n.Endpoint(ctx, w.ID()); errors.Is(err, vnet.ErrNotFound) { // else it may have the ports itself
+	if !known { // else it may have the ports itself
 		if err := checkPorts(w.Ports); err != nil {
 			return 0, err
 		}
@@ -161,9 +169,9 @@ func (n *Node) write(tx store.Tx, w Want, host string, limit int) (Recorded, err
 		return Recorded{}, err
 	}
 	e := vnet.Endpoint{
-		Ports: w.Ports, Bandwidth: w.Bandwidth,
 		Attachment: w.Attachment, ID: w.ID(), Tenant: net.Tenant, Network: net.Name, State: vnet.Pending,
 		CNINetwork: w.CNINetwork, Conf: w.Conf, NetNS: w.NetNS, Bridge: n.Bridge, MAC: w.MAC, MTU: net.MTU, Boot: host, Delegate: w.Delegate,
+		Ports: w.Ports, Bandwidth: w.Bandwidth,
 	}
 	limited := net.Network
 	if limited.MTU == 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/tenet-cni/tenet/pkg/gateway"
 	"github.com/tenet-cni/tenet/pkg/openflow"
 	"github.com/tenet-cni/tenet/pkg/ovs"
 	"github.com/tenet-cni/tenet/pkg/pipeline"
@@ -52,7 +53,24 @@ func (n *Node) Check(ctx context.Context, e vnet.Endpoint) ([]string, error) {
 		return append(differs, fmt.Sprintf("port %s does not work: %s", row.Name, row.Error)), nil
 	}
 	flows, err := n.checkFlows(ctx, net, pipeline.Endpoint{Endpoint: e, Port: uint32(row.OFPort)})
-	return append(differs, flows...), err
+	if err != nil {
+		return nil, err
+	}
+	host, err := n.checkHost(ctx, net.Network, e)
+	return slices.Concat(differs, flows, host), err
+}
+
+// checkHost compares the host's side with what the endpoint needs of it.
+func (n *Node) checkHost(ctx context.Context, net vnet.Network, e vnet.Endpoint) ([]string, error) {
+	switch {
+	case e.Transit == 0:
+		return nil, nil
+	case len(e.Ports) > 0 || net.Gateway.Leads():
+		return n.syncHost(ctx, e.Bridge, false)
+	case !gateway.Standing(vnet.GatewayLink):
+		return []string{fmt.Sprintf("link %s, by which the host reaches it, does not stand", vnet.GatewayLink)}, nil
+	}
+	return nil, nil
 }
 
 // checkFlows compares the flows of the endpoint and its network with those that stand.
@@ -89,6 +107,26 @@ func (n *Node) checkFlows(ctx context.Context, net pipeline.Network, e pipeline.
 		}
 		if extra := len(have) - len(part.want); extra > 0 {
 			differs = append(differs, fmt.Sprintf("the %s has %d flows too many", part.what, extra))
+		}
+	}
+	meters, err := missingMeters(ctx, c, e.Endpoint)
+	return append(differs, meters...), err
+}
+
+// missingMeters compares the endpoint's limits with the switch's meters.
+func missingMeters(ctx context.Context, c *openflow.Conn, e vnet.Endpoint) ([]string, error) {
+	want := metersOf(e)
+	if len(want) == 0 {
+		return nil, nil
+	}
+	have, err := c.Meters(ctx)
+	if err != nil {
+		return nil, kind(err)
+	}
+	var differs []string
+	for _, m := range want {
+		if !slices.Contains(have, m) {
+			differs = append(differs, fmt.Sprintf("meter %d, a limit of %d kbit/s, is missing or different", m.ID, m.RateKbps))
 		}
 	}
 	return differs, nil
