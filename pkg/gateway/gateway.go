@@ -79,7 +79,7 @@ type Net struct {
 // Route is a prefix behind the link.
 type Route struct {
 	Prefix netip.Prefix
-	// MTU is that of the way there, if it is not the link's; 0 is the link's.
+	// MTU is that of the way there, if it is less than the link's; 0 is the link's.
 	MTU int
 }
 
@@ -100,7 +100,8 @@ type Published struct {
 }
 
 // Ensure makes the host agree with s. It can be called again at any time, also
-// after it was interrupted, and changes only what differs.
+// after it was interrupted, and changes only what differs. A prefix that the
+// host routes elsewhere is ErrExists, and then all the rest is done.
 func Ensure(ctx context.Context, s State) error {
 	// What is read while the link is down or has no IPv6 is not all there is to
 	// change: a second look finds what the first one's changes brought about.
@@ -172,7 +173,7 @@ func plan(ctx context.Context, s State) ([]change, error) {
 	if err != nil {
 		return wrong(err)
 	}
-	for _, part := range []func(context.Context, *netlink.Handle, State, netlink.Link) ([]change, error){planLink, planRoutes, planForwarding} {
+	for _, part := range []func(context.Context, *netlink.Handle, State, netlink.Link) ([]change, error){planLink, planForwarding, planRoutes} {
 		more, err := part(ctx, h, s, l)
 		if err != nil {
 			return wrong(err)

@@ -59,6 +59,11 @@ func TestPublished(t *testing.T) {
 		w.answer("another protocol", w.ask("tcp", "", "192.0.2.1:5353"), "refused")
 		w.answer("published on loopback", w.ask("tcp", "", "192.0.2.1:8081"), "refused")
 	})
+	// What is published is a port of the host's, not of others.
+	w.in(w.outside, func() { w.serve("tcp", ":8080", "outside") })
+	w.in(w.inside, func() { w.answer("a container, elsewhere", w.ask("tcp", "", "192.0.2.9:8080"), "outside 192.0.2.1") })
+	w.answer("the host, elsewhere", w.ask("tcp", "", "192.0.2.9:8080"), "outside 192.0.2.1")
+
 	w.answer("the host, by its address", w.ask("tcp", "", "192.0.2.1:8080"), "one 192.0.2.1")
 	w.answer("the host, by one address", w.ask("tcp", "", "192.0.2.7:8080"), "two 192.0.2.1")
 	w.answer("the host, by loopback", w.ask("tcp", "", "127.0.0.1:8080"), "one 169.254.64.1")
@@ -87,6 +92,8 @@ func TestAliases(t *testing.T) {
 	w.ensure(state())
 	w.answer("the host", w.ask("tcp", "", "169.254.64.10:80"), "one 169.254.64.1")
 	w.answer("the host, IPv6", w.ask("tcp", "", "[fd74:656e:6574::10]:80"), "one fd74:656e:6574::1")
+	w.serve("udp", "169.254.64.1:55", "host")
+	w.answer("the host, itself", w.ask("udp", "", "169.254.64.1:55"), "host 169.254.64.1")
 	w.in(w.outside, func() {
 		w.run(`ip addr add 169.254.64.99/32 dev eth0
 			ip route add 169.254.64.0/18 via 192.0.2.1
@@ -168,6 +175,16 @@ func TestRouted(t *testing.T) {
 		w.answer("published", w.ask("tcp", "", "192.0.2.1:8080"), "one 192.0.2.9")
 	})
 	w.in(w.inside, func() { w.answer("asking", w.ask("tcp", "10.7.0.5", "192.0.2.9:80"), "outside 10.7.0.5") })
+
+	// A service of the host's, whose backend is the asker's neighbour: the
+	// answer comes back by the host, which must translate it back.
+	w.run(`nft add table ip service
+		nft add chain ip service prerouting '{ type nat hook prerouting priority dstnat; }'
+		nft add rule ip service prerouting ip daddr 10.96.0.1 dnat to 10.7.0.5`)
+	w.in(w.inside, func() {
+		w.run("ip addr add 10.7.0.6/32 dev gw")
+		w.answer("a service", w.ask("tcp", "10.7.0.6", "10.96.0.1:80"), "one 169.254.64.1")
+	})
 
 	// Fewer routes: what is ours goes, what is not stays.
 	w.run("ip route add 10.8.0.0/24 dev tenet-gw")

@@ -106,8 +106,8 @@ func linkSysctls(s State) []sysctl {
 	return set
 }
 
-// planForwarding lets the host forward. It is last: all that guards what is
-// forwarded stands by then.
+// planForwarding lets the host forward; the table, which guards what is
+// forwarded, stands by then.
 func planForwarding(_ context.Context, _ *netlink.Handle, s State, _ netlink.Link) ([]change, error) {
 	var changes []change
 	if s.Forward4 {
@@ -125,7 +125,7 @@ func planForwarding(_ context.Context, _ *netlink.Handle, s State, _ netlink.Lin
 		if len(on) > 0 {
 			changes = append(changes, change{
 				what: "keep links heeding router advertisements",
-				do:   func() error { return keepHeeding(s.Link) },
+				do:   keepHeeding,
 			})
 		}
 		changes = append(changes, on...)

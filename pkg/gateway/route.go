@@ -29,8 +29,8 @@ func wantedRoutes(s State, index int) []netlink.Route {
 	var want []netlink.Route
 	lead := func(p netip.Prefix, mtu int) {
 		n := s.net(p.Addr())
-		if mtu == s.MTU {
-			mtu = 0
+		if mtu >= s.MTU {
+			mtu = 0 // the link's
 		}
 		want = append(want, netlink.Route{
 			LinkIndex: index, Family: family(n.Via), Dst: ipNet(p), Gw: n.Via.AsSlice(), Src: n.Host.Addr().AsSlice(), MTU: mtu,
@@ -59,7 +59,8 @@ func wantedRoutes(s State, index int) []netlink.Route {
 
 // planRoutes compares the routes of the link with those that should be. Those
 // that are not ours are left alone, and stand in the way only where they lead
-// the very same prefix elsewhere.
+// the very same prefix elsewhere: that is for others to settle, and comes last,
+// so that all else is done.
 func planRoutes(ctx context.Context, h *netlink.Handle, s State, l netlink.Link) ([]change, error) {
 	all, err := routes(ctx, h, nil)
 	if err != nil {
@@ -71,7 +72,7 @@ func planRoutes(ctx context.Context, h *netlink.Handle, s State, l netlink.Link)
 	}
 	all = append(all, local...)
 	want := wantedRoutes(s, l.Attrs().Index)
-	var changes []change
+	var changes, taken []change
 	for _, r := range all {
 		if !ours(r, l) || slices.ContainsFunc(want, func(w netlink.Route) bool { return sameRoute(r, w) }) {
 			continue
@@ -87,7 +88,13 @@ func planRoutes(ctx context.Context, h *netlink.Handle, s State, l netlink.Link)
 			continue
 		}
 		if i := slices.IndexFunc(all, func(r netlink.Route) bool { return !ours(r, l) && prefix(r.Dst) == prefix(w.Dst) }); i >= 0 {
-			return nil, fmt.Errorf("the host has a route to %s, which %w and is not ours", describe(h, all[i]), ErrExists)
+			other := describe(h, all[i])
+			taken = append(taken, change{
+				what:    "add the route " + words(w),
+				differs: []string{fmt.Sprintf("%s does not have the route %s, the host has %s", s.Link, words(w), other)},
+				do:      func() error { return fmt.Errorf("a route to %s %w and is not ours", other, ErrExists) },
+			})
+			continue
 		}
 		changes = append(changes, change{
 			what:    "add the route " + words(w),
@@ -95,7 +102,7 @@ func planRoutes(ctx context.Context, h *netlink.Handle, s State, l netlink.Link)
 			do:      func() error { return h.RouteAdd(&w) },
 		})
 	}
-	return changes, nil
+	return append(changes, taken...), nil
 }
 
 // ours tells whether r is a route that we laid on l.
@@ -105,7 +112,7 @@ func ours(r netlink.Route, l netlink.Link) bool {
 
 // sameRoute tells whether r, which stands, is the route w.
 func sameRoute(r, w netlink.Route) bool {
-	return prefix(r.Dst) == prefix(w.Dst) && r.Table == w.Table && addr(r.Gw) == addr(w.Gw) && addr(r.Src) == addr(w.Src) && r.MTU == w.MTU
+	return prefix(r.Dst) == prefix(w.Dst) && addr(r.Gw) == addr(w.Gw) && addr(r.Src) == addr(w.Src) && r.MTU == w.MTU
 }
 
 // words is r without its link.

@@ -73,6 +73,28 @@ func TestRepair(t *testing.T) {
 	w.ensure(s)
 }
 
+// Cut off after any step, it has let nobody in, and is finished by the next call.
+func TestCutOff(t *testing.T) {
+	w := newWorld(t)
+	s := everything()
+	for steps := 0; ; steps++ {
+		w.run("nft flush ruleset; ip addr flush dev tenet-gw; ip link set tenet-gw down; ip link set tenet-gw mtu 1500")
+		changes, err := plan(t.Context(), s)
+		must(t, err)
+		if steps > len(changes) {
+			break
+		}
+		for _, c := range changes[:steps] {
+			must(t, c.do())
+		}
+		way := w.run("ip route show 169.254.64.0/18; ip -6 route show fd74:656e:6574::/64")
+		if table := w.run("nft list tables"); table == "" && way != "" {
+			t.Errorf("after %d steps there are routes and no table: %s", steps, way)
+		}
+		w.ensure(s)
+	}
+}
+
 // The link makes no addresses of its own and heeds nobody.
 func TestQuiet(t *testing.T) {
 	w := newWorld(t)
@@ -124,7 +146,7 @@ func TestReplaceUnderTraffic(t *testing.T) {
 	}
 }
 
-// A prefix that the host routes elsewhere is not taken over.
+// A prefix that the host routes elsewhere is not taken over. All the rest is done.
 func TestForeignRoute(t *testing.T) {
 	w := newWorld(t)
 	w.run("ip route add 10.7.0.0/24 via 192.0.2.9 metric 100")
@@ -132,6 +154,7 @@ func TestForeignRoute(t *testing.T) {
 	if !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), "10.7.0.0/24 via 192.0.2.9 dev eth0") {
 		t.Errorf("Ensure says %v, want the host's route", err)
 	}
+	w.differs(everything(), "tenet-gw does not have the route 10.7.0.0/24 via 169.254.64.2 mtu 1400, the host has 10.7.0.0/24 via 192.0.2.9 dev eth0")
 	for prefix, want := range map[string]string{
 		"10.7.0.128/25": "10.7.0.0/24 via 192.0.2.9 dev eth0", "10.0.0.0/8": "10.7.0.0/24 via 192.0.2.9 dev eth0",
 		"10.8.0.0/16": "", "192.0.2.0/25": "192.0.2.0/24 dev eth0",
@@ -273,6 +296,7 @@ func TestInvalid(t *testing.T) {
 		"route over the range":  func(s *State) { s.Routes = []Route{{Prefix: netip.MustParsePrefix("169.254.0.0/16")}} },
 		"routes that overlap":   func(s *State) { s.Routes = append(s.Routes, Route{Prefix: netip.MustParsePrefix("10.7.0.0/16")}) },
 		"route without a range": func(s *State) { s.Nets = s.Nets[1:]; s.Forward4 = false },
+		"negative MTU":          func(s *State) { s.Routes[0].MTU = -1 },
 		"mapped route":          func(s *State) { s.Routes = []Route{{Prefix: netip.MustParsePrefix("::ffff:10.0.0.0/104")}} },
 		"zero egress":           func(s *State) { s.Egress = []Egress{{}} },
 		"mixed egress":          func(s *State) { s.Egress[0].Address = s.Egress[1].Address },
@@ -343,6 +367,7 @@ func TestForget(t *testing.T) {
 	if n, err := Forget(netip.MustParseAddr("169.254.64.11")); err != nil || n != 0 {
 		t.Errorf("Forget of one without connections: %d, %v", n, err)
 	}
+	w.run("conntrack -I -w 7 -t 60 -p udp -s 169.254.64.10 -d 192.0.2.9 --sport 1 --dport 2") // the switch's
 	if n, err := Forget(netip.MustParseAddr("169.254.64.10"), netip.MustParseAddr("fd74:656e:6574::10")); err != nil || n != 1 {
 		t.Errorf("Forget: %d, %v; want 1", n, err)
 	}

@@ -63,14 +63,14 @@ func planSysctls(set []sysctl) ([]change, error) {
 
 // keepHeeding makes links heed router advertisements when the host forwards: a
 // host that forwards ignores them where accept_ra is 1, and would lose the
-// default route that it has by them. Our own link is not to heed any.
-func keepHeeding(own string) error {
+// default route that it has by them.
+func keepHeeding() error {
 	links, err := os.ReadDir("/proc/sys/net/ipv6/conf")
 	if err != nil {
 		return fmt.Errorf("list links with IPv6: %w", err)
 	}
 	for _, l := range links {
-		if l.Name() == "all" || l.Name() == own { // "all" does nothing, and is not what links have
+		if l.Name() == "all" { // "all" does nothing, and is not what links have
 			continue
 		}
 		got, err := readSysctl("ipv6", l.Name(), "accept_ra")

@@ -115,8 +115,8 @@ func (s State) validateRoutes() error {
 			return invalid("route %v overlaps the range %v", p, n.rng())
 		case p.Addr().IsLoopback() || p.Addr().IsLinkLocalUnicast():
 			return invalid("route %v is of addresses that are not routed", p)
-		case r.MTU < 0 || r.MTU > s.MTU:
-			return invalid("route %v has an MTU of %d, and the link of %d", p, r.MTU, s.MTU)
+		case r.MTU < 0:
+			return invalid("route %v has an MTU of %d", p, r.MTU)
 		}
 		for _, o := range s.Routes[:i] {
 			if o.Prefix.Overlaps(p) {
