@@ -41,9 +41,16 @@ A network's manifest, with all its keys (zero, empty and absent mean the default
     gateway: 10.0.0.1         # default: the first address
     reserved: [10.0.0.2-10.0.0.9]
   - prefix: fd00:1::/64
-  gateway: none               # nothing leaves the tenant
+  gateway: none               # nothing leaves the tenant; nat and routed: see network add
+  egressAddress: ""           # the node's address that it is seen as, with gateway nat
+  provider: {}                # {uplink: lan, vlan: 100}: a VLAN of an uplink; vlan 0: untagged
   mtu: 0                      # 0: the underlay's less the tunnel header
   multicast: false            # true: members get broadcast and multicast
+  dns:                        # what containers are told about names
+    nameservers: [10.0.0.53]
+    domain: blue.example
+    search: [blue.example]
+    options: [ndots:1]
 
 and a tenant's:
 
@@ -103,6 +110,9 @@ func (a *app) add(ctx context.Context, m manifest) error {
 func (a *app) declare(ctx context.Context, manifests []manifest) ([]outcome, error) {
 	var outcomes []outcome
 	err := a.on(ctx, func(ctx context.Context, n *node.Node) error {
+		if err := checkNew(ctx, n, manifests); err != nil {
+			return err
+		}
 		limit, err := n.MTU(ctx)
 		if err != nil {
 			return err
@@ -111,11 +121,8 @@ func (a *app) declare(ctx context.Context, manifests []manifest) ([]outcome, err
 			outcomes = outcomes[:0]
 			for _, m := range manifests {
 				created, err := m.declare(tx, limit)
-				if err != nil && !strings.Contains(err.Error(), m.name()) {
-					err = fmt.Errorf("%s: %w", m, err)
-				}
 				if err != nil {
-					return err
+					return m.explain(err)
 				}
 				o := outcome{m.kind, m.name(), "unchanged"}
 				if created {
@@ -132,12 +139,41 @@ func (a *app) declare(ctx context.Context, manifests []manifest) ([]outcome, err
 	return outcomes, nil
 }
 
+// checkNew asks the node whether the networks that are not there yet can be.
+func checkNew(ctx context.Context, n *node.Node, manifests []manifest) error {
+	for _, m := range manifests {
+		if m.kind != kindNetwork {
+			continue
+		}
+		net, err := m.network.Normal()
+		if err != nil {
+			return m.explain(err)
+		}
+		_, err = n.Network(ctx, net.Ref())
+		if errors.Is(err, vnet.ErrNotFound) {
+			err = n.CheckNetwork(ctx, net)
+		}
+		if err != nil {
+			return m.explain(err)
+		}
+	}
+	return nil
+}
+
 func (a *app) printOutcomes(outcomes []outcome) error {
 	return a.print(outcomes, func(w io.Writer) {
 		for _, o := range outcomes {
 			fmt.Fprintf(w, "%s %s %s\n", strings.ToLower(o.Kind), o.Name, o.Outcome)
 		}
 	})
+}
+
+// explain says of an error what it is about, if it does not itself.
+func (m manifest) explain(err error) error {
+	if strings.Contains(err.Error(), m.name()) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", m, err)
 }
 
 // declare makes one object, if it is not there; limit is what a network's MTU may be.

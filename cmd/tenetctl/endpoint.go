@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -31,6 +33,10 @@ type endpointView struct {
 	IPAM       string           `json:"ipam"` // the plugin that gave the addresses
 	Bridge     string           `json:"bridge"`
 	Port       string           `json:"port"`
+
+	Aliases   []vnet.Alias       `json:"aliases"`   // by which the host reaches it
+	Published []vnet.PortMapping `json:"published"` // ports of the host
+	Bandwidth vnet.Bandwidth     `json:"bandwidth,omitzero"`
 }
 
 // endpointDetails is an endpoint with what the switch says of it.
@@ -163,6 +169,7 @@ func viewEndpoint(e vnet.Endpoint) endpointView {
 		ID: e.ID, Container: e.Container, IfName: e.IfName, Tenant: e.Tenant, Network: e.Network, State: e.State,
 		Addresses: append([]netip.Prefix{}, e.Addrs...), MTU: e.MTU, NetNS: e.NetNS, CNINetwork: e.CNINetwork,
 		IPAM: "tenet-ipam", Bridge: e.Bridge, Port: e.ID.Port(),
+		Aliases: append([]vnet.Alias{}, e.Aliases()...), Published: append([]vnet.PortMapping{}, e.Ports...), Bandwidth: e.Bandwidth,
 	}
 	if e.MAC != (vnet.MAC{}) {
 		v.MAC = e.MAC.String()
@@ -204,6 +211,15 @@ func showEndpoint(w io.Writer, d endpointDetails) {
 		{"CNI network", d.CNINetwork},
 		{"port", d.port()},
 	}
+	for i, a := range d.Aliases {
+		rows = append(rows, []any{first(i, "on the host"), fmt.Sprintf("%s for %s", a.Alias, a.Addr)})
+	}
+	for i, m := range d.Published {
+		rows = append(rows, []any{first(i, "published"), m})
+	}
+	if text := limits(d.Bandwidth); text != "" {
+		rows = append(rows, []any{"bandwidth", text})
+	}
 	if t := d.Traffic; t != nil {
 		rows = append(rows,
 			[]any{"sent", count(t.SentPackets, t.SentBytes)},
@@ -223,6 +239,46 @@ func showEndpoint(w io.Writer, d endpointDetails) {
 	case len(d.Differences) == 0:
 		fmt.Fprintln(w, "everything stands as recorded")
 	}
+}
+
+// first labels the first of several lines.
+func first(i int, label string) string {
+	if i > 0 {
+		return ""
+	}
+	return label
+}
+
+// limits says what bandwidth an endpoint has, "" without limits.
+func limits(b vnet.Bandwidth) string {
+	var texts []string
+	for _, l := range []struct {
+		verb string
+		vnet.Limit
+	}{{"receives", b.Ingress}, {"sends", b.Egress}} {
+		if l.Rate == 0 {
+			continue
+		}
+		text := fmt.Sprintf("%s at most %s/s", l.verb, bits(l.Rate))
+		if l.Burst != 0 {
+			text += fmt.Sprintf(" (burst %s)", bits(l.Burst))
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// bits spells a number of bits in the largest unit that it fills, exactly.
+func bits(n uint64) string {
+	for _, unit := range []struct {
+		size uint64
+		name string
+	}{{1e9, "Gbit"}, {1e6, "Mbit"}, {1e3, "kbit"}} {
+		if n >= unit.size {
+			return strconv.FormatFloat(float64(n)/float64(unit.size), 'f', -1, 64) + " " + unit.name
+		}
+	}
+	return fmt.Sprintf("%d bit", n)
 }
 
 // port describes the port in one line.

@@ -40,8 +40,8 @@ func (m manifest) name() string {
 	return m.network.Ref().String()
 }
 
-// tenantDocument and networkDocument are how manifests are written. Zero, empty and absent mean
-// the default.
+// tenantDocument and networkDocument are how manifests are written. Zero, empty
+// and absent mean the default.
 type tenantDocument struct {
 	Kind string          `json:"kind"`
 	Name vnet.TenantName `json:"name"`
@@ -50,14 +50,6 @@ type tenantDocument struct {
 type networkDocument struct {
 	Kind string `json:"kind"`
 	vnet.Network
-	Provider      *provider      `json:"provider,omitempty"`
-	EgressAddress string         `json:"egressAddress,omitempty"`
-	DNS           map[string]any `json:"dns,omitempty"`
-}
-
-type provider struct {
-	Uplink string `json:"uplink"`
-	VLAN   int    `json:"vlan"`
 }
 
 // keys of each kind of document. encoding/json would take them in any case of letters.
@@ -66,6 +58,12 @@ func keys(kind string) []string {
 		return []string{"kind", "name"}
 	}
 	return []string{"kind", "tenant", "name", "vni", "subnets", "gateway", "mtu", "provider", "egressAddress", "multicast", "dns"}
+}
+
+// innerKeys are those of the mappings in a document.
+var innerKeys = map[string][]string{
+	"provider": {"uplink", "vlan"},
+	"dns":      {"nameservers", "domain", "search", "options"},
 }
 
 // parseManifests reads the documents of one file, YAML or JSON. vnet.ErrInvalid says which one
@@ -155,9 +153,16 @@ func parseManifest(doc []byte) (manifest, error) {
 	default:
 		return m, vnet.Invalidf("kind %q: must be %s or %s", m.kind, kindNetwork, kindTenant)
 	}
-	for _, key := range slices.Sorted(maps.Keys(have)) {
-		if known := keys(m.kind); !slices.Contains(known, key) {
-			return m, vnet.WithHint(vnet.Invalidf("a %s has no key %q", m.kind, key), "its keys are %s", strings.Join(known, ", "))
+	if err := knownKeys("a "+m.kind, have, keys(m.kind)); err != nil {
+		return m, err
+	}
+	for key, known := range innerKeys {
+		var inner map[string]json.RawMessage
+		if json.Unmarshal(have[key], &inner) != nil {
+			continue // none, or one of the wrong type, which strictly names
+		}
+		if err := knownKeys(key, inner, known); err != nil {
+			return m, err
 		}
 	}
 	if m.kind == kindTenant {
@@ -174,18 +179,18 @@ func parseManifest(doc []byte) (manifest, error) {
 		return m, err
 	}
 	m.network = d.Network
-	for _, later := range []struct {
-		key  string
-		used bool
-	}{
-		{"provider", d.Provider != nil && *d.Provider != provider{}}, {"egressAddress", d.EgressAddress != ""}, {"dns", len(d.DNS) > 0},
-	} {
-		if later.used {
-			return m, vnet.Invalidf("%s: %s is not available in this version", m.network.Ref(), later.key)
-		}
-	}
 	_, err := m.network.Normal()
 	return m, err
+}
+
+// knownKeys returns an error that names the first key that is none of known.
+func knownKeys(what string, have map[string]json.RawMessage, known []string) error {
+	for _, key := range slices.Sorted(maps.Keys(have)) {
+		if !slices.Contains(known, key) {
+			return vnet.WithHint(vnet.Invalidf("%s has no key %q", what, key), "its keys are %s", strings.Join(known, ", "))
+		}
+	}
+	return nil
 }
 
 // strictly decodes a document; keys that nobody knows are errors.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -55,7 +56,7 @@ func FuzzManifest(f *testing.F) {
 		if err != nil {
 			t.Fatalf("what was written is refused: %v\n%s", err, b.Bytes())
 		}
-		if diff := cmp.Diff(manifests, again, cmp.AllowUnexported(manifest{}), cmp.Comparer(func(a, b vnet.Subnet) bool {
+		if diff := cmp.Diff(manifests, again, cmp.AllowUnexported(manifest{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b vnet.Subnet) bool {
 			return a.Prefix == b.Prefix && a.Gateway == b.Gateway && cmp.Equal(a.Reserved, b.Reserved, cmp.Comparer(func(a, b vnet.Range) bool { return a == b }))
 		})); diff != "" {
 			t.Errorf("%s\n%s", diff, b.Bytes())
@@ -84,6 +85,14 @@ func TestEveryKeyOfAManifestIsKnown(t *testing.T) {
 		for _, key := range keys(m["kind"].(string)) {
 			if _, ok := m[key]; !ok {
 				t.Errorf("no example of key %s of kind %s", key, m["kind"])
+			}
+		}
+		for key, inner := range innerKeys {
+			have, ok := m[key].(map[string]any)
+			for _, key := range inner {
+				if _, has := have[key]; ok && !has {
+					t.Errorf("no example of key %s", key)
+				}
 			}
 		}
 	}

@@ -103,6 +103,14 @@ func (a *app) completeNetworks() cobra.CompletionFunc {
 	})
 }
 
+// completeUplinks completes up to so many arguments.
+func (a *app) completeUplinks(arguments int) cobra.CompletionFunc {
+	return a.completeFrom(arguments, func(tx store.Tx) ([]string, error) {
+		uplinks, err := store.All[vnet.Uplink](tx, store.Uplinks)
+		return texts(uplinks, func(u vnet.Uplink) string { return string(u.Name) }), err
+	})
+}
+
 // completeEndpoints completes up to so many arguments.
 func (a *app) completeEndpoints(arguments int) cobra.CompletionFunc {
 	return a.completeFrom(arguments, func(tx store.Tx) ([]string, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,6 +28,14 @@ type networkView struct {
 	Multicast bool             `json:"multicast"`
 	Endpoints []endpointView   `json:"endpoints"`
 
+	EgressAddress netip.Addr    `json:"egressAddress,omitzero"`
+	Provider      vnet.Provider `json:"provider,omitzero"`
+	DNS           vnet.DNS      `json:"dns,omitzero"`
+	// Zone and Transit are this node's: where the switch tracks what passes between the network
+	// and the host, and what the host sees the network as. None before the first endpoint.
+	Zone    vnet.Zone    `json:"zone,omitempty"`
+	Transit []netip.Addr `json:"transit,omitempty"`
+
 	stands vnet.Network
 }
 
@@ -40,7 +49,8 @@ func newNetwork(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "network", Short: "A tenant's layer-2 segments and their subnets",
 		Long: `A network is one layer-2 segment of a tenant, with one or more subnets. The
-networks of a tenant are routed to each other; nothing reaches another tenant.`,
+networks of a tenant are routed to each other; nothing reaches another tenant.
+A network's gateway says whether and how it reaches what is outside.`,
 	}
 	cmd.AddCommand(newNetworkAdd(a), newNetworkList(a), newNetworkShow(a), newNetworkDel(a))
 	return cmd
@@ -48,6 +58,7 @@ networks of a tenant are routed to each other; nothing reaches another tenant.`,
 
 func newNetworkAdd(a *app) *cobra.Command {
 	var subnets []string
+	var egress, provider string
 	var net vnet.Network
 	cmd := &cobra.Command{
 		Use: "add TENANT/NETWORK --subnet PREFIX[,gateway=ADDRESS][,reserved=FIRST-LAST]...", Short: "Make a network",
@@ -57,10 +68,23 @@ network is there; one that differs is.
 
 Each --subnet is a prefix and what is special about it: gateway=ADDRESS (by
 default the first address of the prefix), and any number of
-reserved=FIRST-LAST, whose addresses are never handed out.`,
+reserved=FIRST-LAST, whose addresses are never handed out.
+
+--gateway is how the network reaches what is outside its tenant:
+  none    nothing leaves the tenant
+  nat     containers open connections to the outside, and are seen there as the
+          node: as the address that its route has, or as --egress-address
+  routed  the host routes the network's prefixes: nobody else can have them
+
+--provider makes the network a VLAN of an uplink, or what is untagged on it. The
+gateway is then a router on the wire, if any. See tenetctl uplink.`,
 		Example: `  tenetctl network add blue/web --subnet 10.0.0.0/24
   tenetctl network add blue/web --subnet 10.0.0.0/24,gateway=10.0.0.254,reserved=10.0.0.1-10.0.0.9 --subnet fd00:1::/64
-  tenetctl network add blue/db --subnet 10.0.1.0/24 --mtu 1400 --multicast`,
+  tenetctl network add blue/db --subnet 10.0.1.0/24 --mtu 1400 --multicast
+  tenetctl network add blue/app --subnet 10.0.2.0/24 --gateway nat --dns-server 10.0.2.53 --dns-search blue.example
+  tenetctl network add blue/api --subnet 10.0.3.0/24 --gateway nat --egress-address 192.0.2.10
+  tenetctl network add blue/pub --subnet 203.0.113.0/24 --gateway routed
+  tenetctl network add blue/lan --subnet 192.168.7.0/24,reserved=192.168.7.1-192.168.7.99 --provider lan:100`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ref, err := parseRef(args[0])
 			if err != nil {
@@ -77,6 +101,16 @@ reserved=FIRST-LAST, whose addresses are never handed out.`,
 				}
 				net.Subnets = append(net.Subnets, s)
 			}
+			if egress != "" {
+				if net.EgressAddress, err = netip.ParseAddr(egress); err != nil {
+					return usagef(cmd, "network add: egress address %q: want an address such as 192.0.2.10", egress)
+				}
+			}
+			if cmd.Flags().Changed("provider") {
+				if net.Provider, err = parseProvider(provider); err != nil {
+					return usagef(cmd, "%w", err)
+				}
+			}
 			return a.add(cmd.Context(), manifest{kind: kindNetwork, network: net})
 		},
 	}
@@ -84,9 +118,16 @@ reserved=FIRST-LAST, whose addresses are never handed out.`,
 	f.StringArrayVar(&subnets, "subnet", nil, "`prefix`[,gateway=ADDRESS][,reserved=FIRST-LAST] (repeatable)")
 	f.Uint32Var((*uint32)(&net.VNI), "vni", 0, "the network's `number` in tunnels; 0: one is made from its name")
 	f.IntVar(&net.MTU, "mtu", 0, "`bytes` of its links; 0: the underlay's less the tunnel header")
-	f.StringVar((*string)(&net.Gateway), "gateway", "none", "what leaves the tenant: `none`")
+	f.StringVar((*string)(&net.Gateway), "gateway", "none", "the `way` out of the tenant: none, nat or routed")
+	f.StringVar(&egress, "egress-address", "", "the node's `address` that it is seen as outside, with --gateway nat (default: any)")
+	f.StringVar(&provider, "provider", "", "`UPLINK`[:VLAN] that it is on the wire")
 	f.BoolVar(&net.Multicast, "multicast", false, "carry broadcast and multicast to the members")
-	complete(cmd, "gateway", "none")
+	f.StringArrayVar(&net.DNS.Nameservers, "dns-server", nil, "`address` that containers ask for names (repeatable)")
+	f.StringVar(&net.DNS.Domain, "dns-domain", "", "their local `domain`")
+	f.StringArrayVar(&net.DNS.Search, "dns-search", nil, "`domain` that they search short names in (repeatable)")
+	f.StringArrayVar(&net.DNS.Options, "dns-option", nil, "`option` of their resolver, such as ndots:1 (repeatable)")
+	complete(cmd, "gateway", "none\tnothing leaves the tenant", "nat\tseen outside as the node", "routed\tthe host routes the prefixes")
+	completeWith(cmd, "provider", a.completeUplinks(2))
 	return cmd
 }
 
@@ -117,9 +158,9 @@ func newNetworkList(a *app) *cobra.Command {
 						prefixes = append(prefixes, s.Prefix.String())
 						used += s.Used
 					}
-					rows = append(rows, []any{n.stands.Ref(), n.VNI, list(prefixes), used, len(n.Endpoints)})
+					rows = append(rows, []any{n.stands.Ref(), n.VNI, list(prefixes), n.wayOut(), used, len(n.Endpoints)})
 				}
-				columns(w, []any{"NETWORK", "VNI", "SUBNETS", "ADDRESSES", "ENDPOINTS"}, rows)
+				columns(w, []any{"NETWORK", "VNI", "SUBNETS", "GATEWAY", "ADDRESSES", "ENDPOINTS"}, rows)
 			})
 		},
 	}
@@ -217,6 +258,18 @@ func viewNetwork(tx store.Tx, net vnet.Network) (networkView, error) {
 	view := networkView{
 		Tenant: net.Tenant, Name: net.Name, VNI: net.VNI, Subnets: []subnetView{}, Gateway: net.Gateway, MTU: net.MTU,
 		Multicast: net.Multicast, Endpoints: []endpointView{}, stands: net,
+		EgressAddress: net.EgressAddress, Provider: net.Provider, DNS: net.DNS,
+	}
+	gateway, err := store.NetworkGateway(tx, net.Ref())
+	if err != nil {
+		return view, err
+	}
+	view.Zone = gateway.Zone
+	for _, s := range net.Subnets {
+		a := gateway.Transit.Like(s.Prefix.Addr())
+		if gateway.Transit != 0 && !slices.Contains(view.Transit, a) {
+			view.Transit = append(view.Transit, a)
+		}
 	}
 	usage, err := node.PoolUsage(tx, net)
 	if err != nil {
@@ -232,18 +285,55 @@ func viewNetwork(tx store.Tx, net vnet.Network) (networkView, error) {
 	return view, err
 }
 
+// wayOut says in one word or two how the network reaches what is outside.
+func (n networkView) wayOut() string {
+	switch {
+	case n.stands.IsProvider() && n.Provider.VLAN == 0:
+		return "uplink " + string(n.Provider.Uplink)
+	case n.stands.IsProvider():
+		return fmt.Sprintf("uplink %s:%d", n.Provider.Uplink, n.Provider.VLAN)
+	case n.EgressAddress.IsValid():
+		return fmt.Sprintf("%s %s", n.Gateway, n.EgressAddress)
+	}
+	return string(n.Gateway)
+}
+
+// dnsRows are the lines about name resolution, none if nothing is said.
+func dnsRows(d vnet.DNS) [][]any {
+	var rows [][]any
+	for _, row := range []struct {
+		what   string
+		values []string
+	}{{"dns servers", d.Nameservers}, {"dns domain", []string{d.Domain}}, {"dns search", d.Search}, {"dns options", d.Options}} {
+		if text := strings.Join(row.values, " "); text != "" {
+			rows = append(rows, []any{row.what, text})
+		}
+	}
+	return rows
+}
+
 func showNetwork(w io.Writer, n networkView) {
 	mtu := "the underlay's less the tunnel header"
 	if n.MTU != 0 {
 		mtu = strconv.Itoa(n.MTU)
 	}
-	columns(w, nil, [][]any{
+	about := [][]any{
 		{"network", n.stands.Ref()},
 		{"vni", n.VNI},
 		{"gateway", n.Gateway},
-		{"mtu", mtu},
-		{"multicast", n.Multicast},
-	})
+	}
+	if n.EgressAddress.IsValid() {
+		about = append(about, []any{"seen as", n.EgressAddress})
+	}
+	if n.stands.IsProvider() {
+		about = append(about, []any{"provider", n.Provider})
+	}
+	about = append(about, []any{"mtu", mtu}, []any{"multicast", n.Multicast})
+	about = append(about, dnsRows(n.DNS)...)
+	if len(n.Transit) > 0 {
+		about = append(about, []any{"on this node", fmt.Sprintf("%s, conntrack zone %d", list(n.Transit), n.Zone)})
+	}
+	columns(w, nil, about)
 	fmt.Fprintln(w)
 	var rows [][]any
 	for _, s := range n.Subnets {
@@ -287,6 +377,20 @@ func parseRef(text string) (vnet.Ref, error) {
 		return r, err
 	}
 	return r, r.Network.Validate()
+}
+
+// parseProvider parses UPLINK[:VLAN].
+func parseProvider(text string) (vnet.Provider, error) {
+	uplink, vlan, tagged := strings.Cut(text, ":")
+	p := vnet.Provider{Uplink: vnet.UplinkName(uplink)}
+	if tagged {
+		ids, err := vnet.ParseVLANs(vlan)
+		if err != nil || ids[0].First != ids[0].Last {
+			return p, vnet.Invalidf("provider %q: want UPLINK or UPLINK:VLAN, such as lan:100", text)
+		}
+		p.VLAN = ids[0].First
+	}
+	return p, p.Uplink.Validate()
 }
 
 // parseSubnet parses PREFIX[,gateway=ADDRESS][,reserved=FIRST-LAST]...

@@ -13,7 +13,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/tenet-cni/tenet/pkg/cni"
 	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
@@ -36,7 +38,7 @@ func TestMain(m *testing.M) {
 func TestSessions(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", RequireUniqueNames: true, UpdateScripts: *update,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "record": record},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "record": record, "uplink": uplink},
 	})
 }
 
@@ -60,7 +62,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// record CONTAINER/IFNAME TENANT/NETWORK writes an endpoint's record, as the first step of an ADD does.
+// record CONTAINER/IFNAME TENANT/NETWORK [RUNTIMECONFIG] writes an endpoint's record, as the
+// first step of an ADD does that a runtime adds this to.
 func record(ts *testscript.TestScript, _ bool, args []string) {
 	ref, err := parseRef(args[1])
 	ts.Check(err)
@@ -68,10 +71,33 @@ func record(ts *testscript.TestScript, _ bool, args []string) {
 	n := node.Open(node.Config{Bridge: "br-tenet", DataDir: filepath.Join(ts.Getenv("WORK"), "data")}, nil)
 	defer n.Close()
 	ctx := context.Background()
-	r, err := n.Record(ctx, node.Want{
+	w := node.Want{
 		Attachment: vnet.Attachment{Container: container, IfName: ifName}, CNINetwork: "net1", NetNS: "/run/netns/" + container,
 		Network: vnet.Network{Tenant: ref.Tenant, Name: ref.Network},
-	})
-	ts.Check(err)
+	}
+	if len(args) > 2 {
+		conf, err := cni.ParseTenet([]byte(`{"runtimeConfig":`+args[2]+`,"tenant":"t"}`), "")
+		ts.Check(err)
+		w.Ports, err = conf.PortMappings()
+		ts.Check(err)
+		w.Bandwidth, err = conf.Bandwidth()
+		ts.Check(err)
+	}
+	r, err := n.Record(ctx, w)
+	if !errors.Is(err, vnet.ErrUnavailable) { // there is no switch to forget the network's old connections
+		ts.Check(err)
+	}
 	ts.Check(n.Confirm(ctx, r.Endpoint))
+}
+
+// uplink NAME NIC VLANS... writes an uplink's record; no switch has its NIC.
+func uplink(ts *testscript.TestScript, _ bool, args []string) {
+	vlans, err := vnet.ParseVLANs(args[2:]...)
+	ts.Check(err)
+	n := node.Open(node.Config{Bridge: "br-tenet", DataDir: filepath.Join(ts.Getenv("WORK"), "data")}, nil)
+	defer n.Close()
+	ts.Check(n.Store.Update(context.Background(), func(tx store.Tx) error {
+		_, err := store.DeclareUplink(tx, vnet.Uplink{Name: vnet.UplinkName(args[0]), NIC: args[1], VLANs: vlans, Bridge: "br-tenet"})
+		return err
+	}))
 }

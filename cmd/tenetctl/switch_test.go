@@ -68,6 +68,9 @@ func add(a attachment) error {
 	if _, err := n.Plug(ctx, e); err != nil {
 		return err
 	}
+	if err := n.Expose(ctx, e, r.Network.Network); err != nil {
+		return err
+	}
 	return n.Confirm(ctx, e)
 }
 
@@ -198,7 +201,7 @@ func TestStatusCountsWhatIsThereAndWhatIsDropped(t *testing.T) {
 	w.wants(w.tenetctl("status"), "br-tenet, to be made by the first ADD", "not there yet", "0 tenants, 0 networks, 0 endpoints")
 	w.populate()
 	w.wants(w.tenetctl("status"),
-		"Open vSwitch", "br-tenet, datapath "+w.Datapath+", 4 ports", "agrees with the store",
+		"Open vSwitch", "br-tenet, datapath "+w.Datapath+", 5 ports", "agrees with the store",
 		"2 tenants, 3 networks, 4 endpoints", "addresses in use: 7", "blue/web  10.0.0.0/24     2  251")
 
 	w.in("c1", "ping", "-c1", "-W1", "10.0.0.3")
@@ -306,4 +309,36 @@ func TestEndpointDelLeavesNothing(t *testing.T) {
 	}
 	w.tenetctl("tenant", "del", "red")
 	w.wants(w.tenetctl("status"), "1 tenant, 0 networks, 0 endpoints", "addresses in use: 0", "agrees with the store")
+}
+
+func TestANetworkIsRefusedThatTheNodeCannotLeadOut(t *testing.T) {
+	w := newWorld(t)
+	w.Run(t, "ip", "addr", "add", "192.0.2.10/32", "dev", "lo")
+	w.Run(t, "ip", "link", "set", "lo", "up")
+	w.Run(t, "ip", "route", "add", "198.51.100.0/24", "dev", "lo")
+	refused := func(want string, args ...string) {
+		t.Helper()
+		out, err := w.Output(append([]string{"tenetctl"}, args...)...)
+		if err == nil || !strings.Contains(fmt.Sprint(out, err), want) {
+			t.Errorf("%v: got %v %s, want %s", args, err, out, want)
+		}
+	}
+	refused("egressAddress 192.0.2.11 of network blue/api is not an address of this node",
+		"network", "add", "blue/api", "--subnet", "10.0.3.0/24", "--gateway", "nat", "--egress-address", "192.0.2.11")
+	refused("subnet 198.51.100.0/25 of network blue/pub overlaps a route of the host: ",
+		"network", "add", "blue/pub", "--subnet", "198.51.100.0/25", "--gateway", "routed")
+	if out := w.tenetctl("network", "list"); out != "" {
+		t.Errorf("there is a network:\n%s", out)
+	}
+
+	w.tenetctl("network", "add", "blue/api", "--subnet", "10.0.3.0/24", "--gateway", "nat", "--egress-address", "192.0.2.10")
+	w.tenetctl("network", "add", "blue/pub", "--subnet", "203.0.113.0/24", "--gateway", "routed")
+	w.wants(w.tenetctl("network", "list"), "nat 192.0.2.10", "routed")
+	w.wants(w.tenetctl("network", "show", "blue/api"), "gateway    nat", "seen as    192.0.2.10")
+	w.wants(w.tenetctl("network", "show", "blue/api", "-o", "json"), `"egressAddress": "192.0.2.10"`)
+	w.wants(w.tenetctl("network", "show", "blue/api", "-o", "yaml"), "egressAddress: 192.0.2.10")
+
+	// A network that is there stays as it is, whatever the node has lost since.
+	w.Run(t, "ip", "addr", "del", "192.0.2.10/32", "dev", "lo")
+	w.wants(w.tenetctl("network", "add", "blue/api", "--subnet", "10.0.3.0/24", "--gateway", "nat", "--egress-address", "192.0.2.10"), "unchanged")
 }
