@@ -103,10 +103,15 @@ type Published struct {
 // after it was interrupted, and changes only what differs. A prefix that the
 // host routes elsewhere is ErrExists, and then all the rest is done.
 func Ensure(ctx context.Context, s State) error {
+	h, err := openHere()
+	if err != nil {
+		return fmt.Errorf("gateway %s: %w", s.Link, err)
+	}
+	defer h.Close()
 	// What is read while the link is down or has no IPv6 is not all there is to
 	// change: a second look finds what the first one's changes brought about.
 	for range 2 {
-		changes, err := plan(ctx, s)
+		changes, err := plan(ctx, h, s)
 		if err != nil {
 			return err
 		}
@@ -128,7 +133,12 @@ func Ensure(ctx context.Context, s State) error {
 // Diff says in words what Ensure would change; none if the host agrees with s.
 // It changes nothing.
 func Diff(ctx context.Context, s State) ([]string, error) {
-	changes, err := plan(ctx, s)
+	h, err := openHere()
+	if err != nil {
+		return nil, fmt.Errorf("gateway %s: %w", s.Link, err)
+	}
+	defer h.Close()
+	changes, err := plan(ctx, h, s)
 	if err != nil {
 		return nil, err
 	}
@@ -148,16 +158,11 @@ type change struct {
 
 // plan lists what must be done, in order: the table, which keeps neighbours of
 // the host away from the range, comes before the ways into it.
-func plan(ctx context.Context, s State) ([]change, error) {
+func plan(ctx context.Context, h *netlink.Handle, s State) ([]change, error) {
 	wrong := func(err error) ([]change, error) { return nil, fmt.Errorf("gateway %s: %w", s.Link, err) }
 	if err := s.validate(); err != nil {
 		return wrong(err)
 	}
-	h, err := openHere()
-	if err != nil {
-		return wrong(err)
-	}
-	defer h.Close()
 	l, err := link(ctx, h, s.Link)
 	if err == nil && l == nil {
 		err = ErrNoLink

@@ -17,6 +17,8 @@ const (
 	// elementsPerMessage keeps a list of elements below the 64 KiB that a
 	// netlink attribute can have; one takes less than 100 bytes.
 	elementsPerMessage = 500
+	// readTries is how often reading the table is tried.
+	readTries = 10
 	// batchBytes is room for a batch with tens of thousands of elements, which
 	// is sent as one.
 	batchBytes = 16 << 20
@@ -32,6 +34,11 @@ func planTable(s State) ([]change, error) {
 	defer conn.CloseLasting() //nolint:errcheck // a netlink socket has nothing to lose
 	want := newTable(s)
 	differs, err := want.differs(conn)
+	// A table that is being replaced by somebody else may not be found for a
+	// moment, and the library does not tell this error from others.
+	for try := 1; err != nil && try < readTries; try++ {
+		differs, err = want.differs(conn)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read nftables table %s: %w", tableName, unsupported(err))
 	}

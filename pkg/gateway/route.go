@@ -2,9 +2,11 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -80,7 +82,7 @@ func planRoutes(ctx context.Context, h *netlink.Handle, s State, l netlink.Link)
 		changes = append(changes, change{
 			what:    "remove the route " + words(r),
 			differs: []string{fmt.Sprintf("%s has a route to %s that nobody needs", s.Link, words(r))},
-			do:      func() error { return h.RouteDel(&r) },
+			do:      func() error { return unless(unix.ESRCH, h.RouteDel(&r)) },
 		})
 	}
 	for _, w := range want {
@@ -99,10 +101,19 @@ func planRoutes(ctx context.Context, h *netlink.Handle, s State, l netlink.Link)
 		changes = append(changes, change{
 			what:    "add the route " + words(w),
 			differs: []string{fmt.Sprintf("%s does not have the route %s", s.Link, words(w))},
-			do:      func() error { return h.RouteAdd(&w) },
+			do:      func() error { return unless(unix.EEXIST, h.RouteAdd(&w)) },
 		})
 	}
 	return append(changes, taken...), nil
+}
+
+// unless is err, or nil where somebody else was faster: the next look tells
+// what they did.
+func unless(done syscall.Errno, err error) error {
+	if errors.Is(err, done) {
+		return nil
+	}
+	return err
 }
 
 // ours tells whether r is a route that we laid on l.
@@ -161,7 +172,7 @@ func removeRoutes(ctx context.Context, name string) error {
 		if !ours(r, l) {
 			continue
 		}
-		if err := h.RouteDel(&r); err != nil {
+		if err := unless(unix.ESRCH, h.RouteDel(&r)); err != nil {
 			return fmt.Errorf("remove the route %s: %w", words(r), err)
 		}
 	}

@@ -77,9 +77,12 @@ func TestRepair(t *testing.T) {
 func TestCutOff(t *testing.T) {
 	w := newWorld(t)
 	s := everything()
+	h, err := openHere()
+	must(t, err)
+	defer h.Close()
 	for steps := 0; ; steps++ {
 		w.run("nft flush ruleset; ip addr flush dev tenet-gw; ip link set tenet-gw down; ip link set tenet-gw mtu 1500")
-		changes, err := plan(t.Context(), s)
+		changes, err := plan(t.Context(), h, s)
 		must(t, err)
 		if steps > len(changes) {
 			break
@@ -235,7 +238,6 @@ func TestNoIPv6(t *testing.T) {
 // Two at once, without a lock, leave what one of them wanted.
 func TestTwoAtOnce(t *testing.T) {
 	w := newWorld(t)
-	w.ensure(state())
 	here, err := netns.Get()
 	must(t, err)
 	defer here.Close()
