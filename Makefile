@@ -47,7 +47,7 @@ demo: ## show it: containers, tenants and an attacker on this machine (root)
 	@scripts/demo
 
 .PHONY: bench
-bench: ## measure an ADD and its parts (root)
+bench: ## measure an ADD and its parts, and what traffic costs (root)
 	@scripts/bootstrap test
 	@$(MAKE) --no-print-directory build
 	go run ./test/bench $(BENCHFLAGS)

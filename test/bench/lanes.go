@@ -26,6 +26,7 @@ const (
 	normalLane     = "NORMAL"
 	tenetLane      = "tenet"
 	masqueradeLane = "NORMAL + masquerade"
+	natLane        = "tenet, gateway nat"
 )
 
 const (
@@ -52,6 +53,7 @@ func (w *world) lanes(ctx context.Context) ([]lane, error) {
 		{lane: lane{name: normalLane}, join: w.joinNormal},
 		{lane: lane{name: tenetLane, against: normalLane}, join: w.joinTenet(nil)},
 		{lane: lane{name: masqueradeLane}, join: w.joinNormal, server: outside},
+		{lane: lane{name: natLane, against: masqueradeLane}, join: w.joinTenet(map[string]any{"tenant": "outgoing", "gateway": "nat"}), server: outside},
 	} {
 		if l.client, _, err = l.join(ctx); err != nil {
 			return nil, fmt.Errorf("%s: %w", l.name, err)
