@@ -141,6 +141,16 @@ func TestABridgeNeverChangesItsShape(t *testing.T) {
 	}
 }
 
+func TestTheBridgeThatHasALinkIsFound(t *testing.T) {
+	sw, s := bridged(t)
+	sw.Run(t, "ovs-vsctl", "add-br", "br1", "--", "add-port", "br1", "p1", "--", "add-bond", "br1", "bond", "slave1", "slave2")
+	for link, bridge := range map[string]string{"p1": "br1", "slave2": "br1", "br0": "br0", "nonesuch": ""} {
+		if got, err := s.BridgeWith(t.Context(), link); err != nil || got != bridge {
+			t.Errorf("%s is in %q, want %q, %v", link, got, bridge, err)
+		}
+	}
+}
+
 func TestABridgeWithoutItsDatapathIsRefused(t *testing.T) {
 	sw := ovstest.Start(t, ovstest.Real())
 	_, err := dial(t, sw).EnsureBridge(t.Context(), ovs.BridgeSpec{Name: "br0", Owner: "node1", Datapath: "nonesuch"})

@@ -34,16 +34,17 @@ func (s *Switch) EnsurePort(ctx context.Context, bridge string, p Port) (int, er
 	ctx, cancel := bound(ctx)
 	defer cancel()
 	old, err := s.port(ctx, bridge, p.Name)
-	if err == nil && old.OFPort > 0 && same(old, p) {
+	if err == nil && old.OFPort > 0 && old.Is(p) {
 		return old.OFPort, nil
 	}
 	return s.Plug(ctx, bridge, p)
 }
 
-func same(a, b Port) bool {
-	return a.Owner == b.Owner && a.Type == b.Type && maps.Equal(a.Options, b.Options) &&
-		maps.Equal(a.ExternalIDs, b.ExternalIDs) && a.OFPortRequest == b.OFPortRequest && a.MTURequest == b.MTURequest &&
-		slices.Equal(trunks(a), trunks(b))
+// Is reports whether both ask for the same of ovs-vswitchd, whatever that says.
+func (p Port) Is(o Port) bool {
+	return p.Owner == o.Owner && p.Type == o.Type && maps.Equal(p.Options, o.Options) &&
+		maps.Equal(p.ExternalIDs, o.ExternalIDs) && p.OFPortRequest == o.OFPortRequest && p.MTURequest == o.MTURequest &&
+		slices.Equal(trunks(p), trunks(o))
 }
 
 // trunks are a port's VLANs as the database keeps them: sorted, each once.

@@ -2,6 +2,7 @@ package ovs
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 )
@@ -76,6 +77,37 @@ func (s *Switch) home(ctx context.Context, portUUID string) (string, error) {
 		return "", err
 	}
 	return res[0].Rows[0].uuid(), nil
+}
+
+// BridgeWith returns the name of the bridge that an interface of that name is in, ours or not, alone or in a bond; empty
+// if there is none.
+func (s *Switch) BridgeWith(ctx context.Context, name string) (string, error) {
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	bridge, err := s.bridgeWith(ctx, name)
+	if err != nil {
+		return "", fmt.Errorf("look for %s in bridges: %w", name, err)
+	}
+	return bridge, nil
+}
+
+func (s *Switch) bridgeWith(ctx context.Context, name string) (string, error) {
+	res, err := s.transact(ctx, selectName(tableInterface, name, "_uuid"))
+	if err != nil || len(res[0].Rows) == 0 {
+		return "", err
+	}
+	refers := func(table, column string, r row, columns ...string) ([]result, error) {
+		return s.transact(ctx, ovsdb.Operation{Op: ovsdb.OperationSelect, Table: table, Columns: columns, Where: []ovsdb.Condition{{
+			Column: column, Function: ovsdb.ConditionIncludes, Value: ovsdb.UUID{GoUUID: r.uuid()},
+		}}})
+	}
+	if res, err = refers(tablePort, "interfaces", res[0].Rows[0], "_uuid"); err != nil || len(res[0].Rows) == 0 {
+		return "", err
+	}
+	if res, err = refers(tableBridge, "ports", res[0].Rows[0], "name"); err != nil || len(res[0].Rows) == 0 {
+		return "", err
+	}
+	return res[0].Rows[0].text("name"), nil
 }
 
 func bridgeOf(r row) Bridge {

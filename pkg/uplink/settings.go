@@ -47,9 +47,11 @@ func (s Settings) Apply(link string) error {
 	return setSysctls(link, s.Sysctls)
 }
 
-// Restore brings the link's own settings back.
+// Restore takes back what Silence did to the link whose settings these were; what others changed meanwhile stays.
 func (s Settings) Restore(link string) error {
-	return errors.Join(s.Apply(link), setOffloads(link, s.Offloads, true))
+	own := maps.Clone(s.Sysctls)
+	maps.DeleteFunc(own, func(key, _ string) bool { return quiet[key] == "" })
+	return errors.Join(setSysctls(link, own), setOffloads(link, s.Offloads, true))
 }
 
 // quiet are the settings of a link that belongs to a switch, which a userspace switch does not take the frames from the
@@ -58,11 +60,8 @@ func (s Settings) Restore(link string) error {
 //   - disable_ipv6: no IPv6 is received, and no router asked for;
 //   - rp_filter: on a link without an address, strict or loose, no source has a way back, so every IPv4 packet is
 //     dropped that comes by the bridge as well;
-//   - arp_ignore=8: no ARP question is answered: the bridge answers;
-//   - forwarding: a second lock on the same door.
-var quiet = map[string]string{
-	"ipv6/disable_ipv6": "1", "ipv4/rp_filter": "1", "ipv4/arp_ignore": "8", "ipv4/forwarding": "0",
-}
+//   - arp_ignore=8: no ARP question is answered: the bridge answers.
+var quiet = map[string]string{"ipv6/disable_ipv6": "1", "ipv4/rp_filter": "1", "ipv4/arp_ignore": "8"}
 
 // Silence keeps the host's stack off a link that has nothing of the host any more. For a userspace switch, which reads
 // frames as the NIC hands them to the stack, they must not be merged into larger ones either.

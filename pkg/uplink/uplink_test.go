@@ -281,6 +281,7 @@ func TestALinkIsSilencedAndGetsItsOwnWaysBack(t *testing.T) {
 		family, name, _ := strings.Cut(key, "/")
 		must(t, os.WriteFile("/proc/sys/net/"+family+"/conf/eth1/"+name, []byte(value), 0))
 	}
+	must(t, uplink.Settings{Offloads: []string{"gro"}}.Restore("eth1")) // as NICs have it
 	before, err := uplink.ReadSettings("eth1")
 	must(t, err)
 	must(t, before.Apply("br-lan"))
