@@ -81,22 +81,41 @@ func (p Probe) address(net vnet.Network, neighbours []vnet.Endpoint) (packet, er
 		out.dstMAC, out.how = broadcast, "as a broadcast"
 	case p.To.IsMulticast():
 		out.dstMAC, out.how = multicastMAC(p.To), "as a multicast"
-	case near && p.To == subnet.Gateway:
+	case near && p.To == subnet.Gateway && !net.IsProvider():
 		out.dstMAC, out.how = vnet.RouterMAC, "the gateway"
 	case owner >= 0 && neighbours[owner].ID == p.From.ID:
 		out.dstMAC, out.how = p.From.MAC, "its own address, whose packets a kernel keeps to itself"
 	case owner >= 0:
 		out.dstMAC, out.how = neighbours[owner].MAC, fmt.Sprintf("%s, in the same network", neighbours[owner].Attachment)
-	case near || p.To.IsLinkLocalUnicast():
+	case near && net.IsProvider():
+		out.asks = true
+		out.dstMAC, out.how = question(p.To), "on the wire, if anywhere: what is sent first is the question for it"
+	case near || p.To.Is6() && p.To.IsLinkLocalUnicast():
 		out.asks = true
 		out.dstMAC, out.how = question(p.To), "nobody's address, so all that is sent is the question for it"
+	case net.IsProvider() && !vnet.TransitRange4.Contains(p.To) && !vnet.TransitRange6.Contains(p.To):
+		gateway, ok := gatewayFor(net, p.To)
+		if !ok {
+			return packet{}, vnet.Invalidf("network %s has no %s gateway: the container has no route to %s by itself", net.Ref(), family, p.To)
+		}
+		out.asks, out.To = true, gateway
+		out.dstMAC, out.how = question(gateway), "by "+gateway.String()+", a router on the wire: what is sent first is the question for it"
 	default:
 		out.dstMAC, out.how = vnet.RouterMAC, "by the router"
-		if !slices.ContainsFunc(net.Subnets, func(s vnet.Subnet) bool { return s.Gateway.IsValid() && s.Gateway.Is6() == p.To.Is6() }) {
+		if _, ok := gatewayFor(net, p.To); !ok {
 			out.how += fmt.Sprintf(" (network %s has no %s gateway: the container has no such route by itself)", net.Ref(), family)
 		}
 	}
 	return out, nil
+}
+
+// gatewayFor is the network's gateway of a's family.
+func gatewayFor(net vnet.Network, a netip.Addr) (netip.Addr, bool) {
+	i := slices.IndexFunc(net.Subnets, func(s vnet.Subnet) bool { return s.Gateway.IsValid() && s.Gateway.Is6() == a.Is6() })
+	if i < 0 {
+		return netip.Addr{}, false
+	}
+	return net.Subnets[i].Gateway, true
 }
 
 // multicastMAC: RFC 1112, 6.4, and RFC 2464, 7.

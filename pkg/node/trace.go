@@ -88,6 +88,7 @@ type names struct {
 	places    map[vnet.VNI]vnet.Ref
 	tenants   map[uint32]vnet.TenantName
 	endpoints map[uint32]string // by OpenFlow port
+	beyond    map[uint32]string // who is at ports that are no endpoint's
 	ofports   map[vnet.EndpointID]uint32
 }
 
@@ -96,6 +97,7 @@ func (n *Node) names(ctx context.Context, bridge string) (names, error) {
 	k := names{
 		owners: map[pipeline.Owner]string{pipeline.Base: "base"}, places: map[vnet.VNI]vnet.Ref{},
 		tenants: map[uint32]vnet.TenantName{}, endpoints: map[uint32]string{},
+		beyond: map[uint32]string{vnet.GatewayPort: "the host, by " + vnet.GatewayLink},
 	}
 	var err error
 	if k.ofports, err = n.ofports(ctx, bridge); err != nil {
@@ -117,6 +119,15 @@ func (n *Node) names(ctx context.Context, bridge string) (names, error) {
 			k.places[net.VNI] = net.Ref()
 			k.owners[pipeline.NetworkOwner(net.Ref())] = "network " + net.Ref().String()
 			k.owners[pipeline.FloodOwner(net.Ref())] = "flood list of " + net.Ref().String()
+		}
+		uplinks, err := store.All[vnet.Uplink](tx, store.Uplinks)
+		if err != nil {
+			return err
+		}
+		for _, u := range uplinks {
+			if u.Bridge == bridge {
+				k.beyond[uint32(u.OFPort)] = fmt.Sprintf("the wire of uplink %s, by %s", u.Name, u.NIC)
+			}
 		}
 		endpoints, err := store.All[vnet.Endpoint](tx, store.Endpoints)
 		for _, e := range endpoints {
@@ -180,11 +191,16 @@ func (v *Verdict) deliver(k names, sent []output, from vnet.Endpoint) {
 		case known:
 			v.Delivered = append(v.Delivered, name)
 			ports = append(ports, name)
+		case k.beyond[o.port] != "":
+			ports = append(ports, k.beyond[o.port])
 		default:
 			ports = append(ports, fmt.Sprintf("OpenFlow port %d, which is no endpoint's", o.port))
 		}
 	}
 	v.Sentence = "delivered to the port of " + strings.Join(ports, ", ")
+	if len(v.Delivered) == 0 {
+		v.Sentence = "handed to " + strings.Join(ports, ", ")
+	}
 }
 
 // notSent tells why a packet that found its way was not sent.
@@ -217,6 +233,8 @@ func (k names) change(action string) string {
 		return "TTL one less"
 	case action == "IN_PORT":
 		return "back out where it came from"
+	case strings.HasPrefix(action, "ct("):
+		return tracked(action)
 	case strings.HasPrefix(action, "output:"):
 		return k.out(strings.TrimPrefix(action, "output:"))
 	case !strings.HasPrefix(action, "set_field:") || !isSet:
@@ -229,8 +247,11 @@ func (k names) change(action string) string {
 		return "for " + k.port(value)
 	}
 	if name := fieldNames[to]; name != "" {
-		if value == vnet.RouterMAC.String() {
+		switch value {
+		case vnet.RouterMAC.String(), vnet.PeerMAC.String():
 			value = "the router's"
+		case vnet.GatewayMAC.String():
+			value = "the host's"
 		}
 		return name + " becomes " + value
 	}
@@ -250,6 +271,9 @@ func (k names) port(number string) string {
 	port, err := strconv.ParseUint(number, 0, 32)
 	if name, known := k.endpoints[uint32(port)]; err == nil && known {
 		return fmt.Sprintf("port %d, %s", port, name)
+	}
+	if name := k.beyond[uint32(port)]; err == nil && name != "" {
+		return name
 	}
 	return "port " + number
 }
@@ -272,6 +296,20 @@ func (k names) place(value string) string {
 		return fmt.Sprintf("in network %s, but as tenant number %d", ref, number)
 	}
 	return "in network " + ref.String()
+}
+
+// tracked says what connection tracking does to a packet.
+func tracked(ct string) string {
+	for _, how := range []struct{ nat, words string }{{"nat(src=", "source becomes "}, {"nat(dst=", "destination becomes "}} {
+		if _, rest, found := strings.Cut(ct, how.nat); found {
+			addr, _, _ := strings.Cut(rest, ")")
+			return how.words + addr
+		}
+	}
+	if strings.Contains(ct, "nat") {
+		return "translated back, if it is an answer"
+	}
+	return ""
 }
 
 // fieldNames are the fields that flows set on the packet itself.

@@ -61,7 +61,7 @@ var drops = map[Kind]struct{ name, text string }{
 	UnknownNeighbour:  {"unknown-neighbour", "nobody in the network has the address that was asked for"},
 	TTLExpired:        {"ttl-expired", "its time to live ran out at the router"},
 	TunnelForbidden:   {"tunnel", "a container sent VXLAN or Geneve to an address outside its tenant"},
-	Unroutable:        {"unroutable", "its destination is in no network of the tenant, and nothing leaves the tenant"},
+	Unroutable:        {"unroutable", "its destination is in no network of the tenant, and no way out leads there"},
 	UnknownAddress:    {"unknown-address", "nobody in the network has its destination address"},
 	UnknownMAC:        {"unknown-mac", "nobody in the network has its destination MAC"},
 	NoMulticast:       {"no-multicast", "the network does not carry broadcast and multicast"},
