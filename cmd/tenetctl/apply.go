@@ -6,29 +6,20 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/tenet-cni/tenet/pkg/node"
-	"github.com/tenet-cni/tenet/pkg/store"
-	"github.com/tenet-cni/tenet/pkg/vnet"
 )
-
-// outcome is what happened to one object.
-type outcome struct {
-	Kind    string `json:"kind"`
-	Name    string `json:"name"`
-	Outcome string `json:"outcome"` // "created", "unchanged" or "deleted"
-}
 
 func newApply(a *app) *cobra.Command {
 	var files []string
 	cmd := &cobra.Command{
 		Use: "apply -f FILE", Short: "Make what manifests declare", Args: exactly(),
-		Long: `apply makes the tenants and networks that a file declares: YAML or JSON, one or
+		Long: `apply makes the tenants, networks and uplinks that a file declares: YAML or JSON, one or
 more documents. All of a file is made, or nothing. What is there already stays
 as it is; what is there and differs is an error that names the field.
+
+An uplink whose NIC carries the host's default route is refused here: make that
+with tenetctl uplink add --force.
 
 A network's manifest, with all its keys (zero, empty and absent mean the default):
 
@@ -52,10 +43,17 @@ A network's manifest, with all its keys (zero, empty and absent mean the default
     search: [blue.example]
     options: [ndots:1]
 
-and a tenant's:
+a tenant's:
 
   kind: Tenant
-  name: blue`,
+  name: blue
+
+and an uplink's, which the networks of the same file may be on:
+
+  kind: Uplink
+  name: lan
+  nic: eth1
+  vlans: [100-199, 7]         # those that networks may have; none: all`,
 		Example: `  tenetctl apply -f networks.yaml
   tenetctl network list -o yaml | tenetctl apply --data-dir /tmp/other -f -`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -104,92 +102,4 @@ func (a *app) add(ctx context.Context, m manifest) error {
 		return err
 	}
 	return a.printOutcomes(outcomes)
-}
-
-// declare makes what manifests declare, all or nothing, and says what became of each.
-func (a *app) declare(ctx context.Context, manifests []manifest) ([]outcome, error) {
-	var outcomes []outcome
-	err := a.on(ctx, func(ctx context.Context, n *node.Node) error {
-		if err := checkNew(ctx, n, manifests); err != nil {
-			return err
-		}
-		limit, err := n.MTU(ctx)
-		if err != nil {
-			return err
-		}
-		return n.Store.Update(ctx, func(tx store.Tx) error {
-			outcomes = outcomes[:0]
-			for _, m := range manifests {
-				created, err := m.declare(tx, limit)
-				if err != nil {
-					return m.explain(err)
-				}
-				o := outcome{m.kind, m.name(), "unchanged"}
-				if created {
-					o.Outcome = "created"
-				}
-				outcomes = append(outcomes, o)
-			}
-			return nil
-		})
-	})
-	if err != nil {
-		return nil, err
-	}
-	return outcomes, nil
-}
-
-// checkNew asks the node whether the networks that are not there yet can be.
-func checkNew(ctx context.Context, n *node.Node, manifests []manifest) error {
-	for _, m := range manifests {
-		if m.kind != kindNetwork {
-			continue
-		}
-		net, err := m.network.Normal()
-		if err != nil {
-			return m.explain(err)
-		}
-		_, err = n.Network(ctx, net.Ref())
-		if errors.Is(err, vnet.ErrNotFound) {
-			err = n.CheckNetwork(ctx, net)
-		}
-		if err != nil {
-			return m.explain(err)
-		}
-	}
-	return nil
-}
-
-func (a *app) printOutcomes(outcomes []outcome) error {
-	return a.print(outcomes, func(w io.Writer) {
-		for _, o := range outcomes {
-			fmt.Fprintf(w, "%s %s %s\n", strings.ToLower(o.Kind), o.Name, o.Outcome)
-		}
-	})
-}
-
-// explain says of an error what it is about, if it does not itself.
-func (m manifest) explain(err error) error {
-	if strings.Contains(err.Error(), m.name()) {
-		return err
-	}
-	return fmt.Errorf("%s: %w", m, err)
-}
-
-// declare makes one object, if it is not there; limit is what a network's MTU may be.
-func (m manifest) declare(tx store.Tx, limit int) (created bool, err error) { //nolint:nonamedreturns // says what the bool is
-	if m.kind == kindTenant {
-		_, err := store.Tenant(tx, m.tenant)
-		if !errors.Is(err, vnet.ErrNotFound) {
-			return false, err
-		}
-		_, err = store.DeclareTenant(tx, m.tenant)
-		return true, err
-	}
-	if err := m.network.CheckMTU(limit); err != nil {
-		return false, err
-	}
-	_, missing := store.Network(tx, m.network.Ref())
-	_, err = store.DeclareNetwork(tx, m.network)
-	return errors.Is(missing, vnet.ErrNotFound), err
 }

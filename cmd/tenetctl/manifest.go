@@ -19,28 +19,33 @@ import (
 const (
 	kindTenant  = "Tenant"
 	kindNetwork = "Network"
+	kindUplink  = "Uplink"
 )
 
 // laterKinds are described in the design, and nothing of this version makes them.
-var laterKinds = []string{"Uplink", "Group", "Chain"}
+var laterKinds = []string{"Group", "Chain"}
 
 // manifest is one document: what it declares.
 type manifest struct {
 	kind    string
 	tenant  vnet.TenantName // of kind Tenant
 	network vnet.Network    // of kind Network
+	uplink  vnet.Uplink     // of kind Uplink
 }
 
 func (m manifest) String() string { return strings.ToLower(m.kind) + " " + m.name() }
 
 func (m manifest) name() string {
-	if m.kind == kindTenant {
+	switch m.kind {
+	case kindTenant:
 		return string(m.tenant)
+	case kindUplink:
+		return string(m.uplink.Name)
 	}
 	return m.network.Ref().String()
 }
 
-// tenantDocument and networkDocument are how manifests are written. Zero, empty
+// tenantDocument, networkDocument and uplinkDocument are how manifests are written. Zero, empty
 // and absent mean the default.
 type tenantDocument struct {
 	Kind string          `json:"kind"`
@@ -52,10 +57,20 @@ type networkDocument struct {
 	vnet.Network
 }
 
+type uplinkDocument struct {
+	Kind  string          `json:"kind"`
+	Name  vnet.UplinkName `json:"name"`
+	NIC   string          `json:"nic"`
+	VLANs vnet.VLANs      `json:"vlans,omitempty"`
+}
+
 // keys of each kind of document. encoding/json would take them in any case of letters.
 func keys(kind string) []string {
-	if kind == kindTenant {
+	switch kind {
+	case kindTenant:
 		return []string{"kind", "name"}
+	case kindUplink:
+		return []string{"kind", "name", "nic", "vlans"}
 	}
 	return []string{"kind", "tenant", "name", "vni", "subnets", "gateway", "mtu", "provider", "egressAddress", "multicast", "dns"}
 }
@@ -144,16 +159,16 @@ func parseManifest(doc []byte) (manifest, error) {
 		return m, vnet.Invalidf("it is no mapping of keys to values, which a manifest is")
 	}
 	if err := json.Unmarshal(have["kind"], &m.kind); err != nil || m.kind == "" {
-		return m, vnet.WithHint(vnet.Invalidf("it has no kind"), "say kind: %s or kind: %s", kindNetwork, kindTenant)
+		return m, vnet.WithHint(vnet.Invalidf("it has no kind"), "say kind: %s, kind: %s or kind: %s", kindNetwork, kindTenant, kindUplink)
 	}
 	switch {
-	case m.kind == kindTenant, m.kind == kindNetwork:
+	case m.kind == kindTenant, m.kind == kindNetwork, m.kind == kindUplink:
 	case slices.Contains(laterKinds, m.kind):
 		return m, vnet.Invalidf("kind %s is not available in this version", m.kind)
 	default:
-		return m, vnet.Invalidf("kind %q: must be %s or %s", m.kind, kindNetwork, kindTenant)
+		return m, vnet.Invalidf("kind %q: must be %s, %s or %s", m.kind, kindNetwork, kindTenant, kindUplink)
 	}
-	if err := knownKeys("a "+m.kind, have, keys(m.kind)); err != nil {
+	if err := knownKeys("kind "+m.kind, have, keys(m.kind)); err != nil {
 		return m, err
 	}
 	for key, known := range innerKeys {
@@ -165,12 +180,21 @@ func parseManifest(doc []byte) (manifest, error) {
 			return m, err
 		}
 	}
-	if m.kind == kindTenant {
+	switch m.kind {
+	case kindTenant:
 		var t tenantDocument
 		err := strictly(doc, &t)
 		m.tenant = t.Name
 		if err == nil {
 			err = m.tenant.Validate()
+		}
+		return m, err
+	case kindUplink:
+		var u uplinkDocument
+		err := strictly(doc, &u)
+		m.uplink = vnet.Uplink{Name: u.Name, NIC: u.NIC, VLANs: u.VLANs}
+		if err == nil {
+			_, err = m.uplink.Normal()
 		}
 		return m, err
 	}

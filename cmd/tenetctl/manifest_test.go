@@ -17,12 +17,14 @@ import (
 // FuzzManifest: whatever a file holds, it is refused with ErrInvalid, or what it declares is
 // valid and can be written and read again.
 func FuzzManifest(f *testing.F) {
-	archive, err := txtar.ParseFile(filepath.Join("testdata", "script", "apply.txt"))
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, file := range archive.Files {
-		f.Add(file.Data)
+	for _, script := range []string{"apply.txt", "uplink.txt"} {
+		archive, err := txtar.ParseFile(filepath.Join("testdata", "script", script))
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, file := range archive.Files {
+			f.Add(file.Data)
+		}
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		manifests, err := parseManifests(text)
@@ -44,6 +46,13 @@ func FuzzManifest(f *testing.F) {
 				}
 				manifests[i].network = normal
 				docs = append(docs, networkDocument{Kind: kindNetwork, Network: normal})
+			case kindUplink:
+				normal, err := m.uplink.Normal()
+				if err != nil {
+					t.Fatalf("document %d was accepted, and is invalid: %v", i+1, err)
+				}
+				manifests[i].uplink = normal
+				docs = append(docs, uplinkManifests([]uplinkView{{Name: normal.Name, NIC: normal.NIC, VLANs: normal.VLANs}})...)
 			default:
 				t.Fatalf("kind %q was accepted", m.kind)
 			}

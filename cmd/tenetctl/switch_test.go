@@ -342,3 +342,53 @@ func TestANetworkIsRefusedThatTheNodeCannotLeadOut(t *testing.T) {
 	w.Run(t, "ip", "addr", "del", "192.0.2.10/32", "dev", "lo")
 	w.wants(w.tenetctl("network", "add", "blue/api", "--subnet", "10.0.3.0/24", "--gateway", "nat", "--egress-address", "192.0.2.10"), "unchanged")
 }
+
+func TestAnUplinkComesAndGoes(t *testing.T) {
+	w := newWorld(t)
+	for _, nic := range []string{"eth1", "eth2"} {
+		w.Run(t, "ip", "link", "add", nic, "type", "veth", "peer", "name", nic+"-wire")
+		w.Run(t, "ip", "link", "set", nic, "up")
+		w.Run(t, "ip", "link", "set", nic+"-wire", "up")
+	}
+	w.Run(t, "ip", "addr", "add", "192.168.7.2/24", "dev", "eth1")
+	w.Run(t, "ip", "addr", "add", "192.168.8.2/24", "dev", "eth2")
+	w.Run(t, "ip", "route", "add", "default", "via", "192.168.8.1")
+	nothing := func() {
+		t.Helper()
+		if out := w.tenetctl("uplink", "list") + w.tenetctl("network", "list"); out != "" {
+			t.Errorf("there is something:\n%s", out)
+		}
+	}
+	w.wants(w.tenetctl("uplink", "add", "lan", "--nic", "eth1", "--vlans", "100-199,7"), "uplink lan created")
+	w.wants(w.tenetctl("uplink", "add", "lan", "--nic", "eth1", "--vlans", "7", "--vlans", "100-199"), "uplink lan unchanged")
+	w.wants(w.tenetctl("uplink", "show", "lan"), "nic        eth1, up, mtu 1500", "192.168.7.2/24", "everything stands as recorded")
+	w.wants(w.tenetctl("network", "add", "blue/lan", "--subnet", "192.168.7.0/24", "--mtu", "1500", "--provider", "lan:100"), "network blue/lan created")
+	w.wants(w.tenetctl("uplink", "list"), "lan     eth1  7,100-199  blue/lan")
+	w.Run(t, "ip", "link", "set", "br-lan", "down")
+	w.wants(w.tenetctl("uplink", "show", "lan"), "differs: link br-lan is down")
+	w.wants(w.tenetctl("uplink", "add", "lan", "--nic", "eth1", "--vlans", "7,100-199"), "uplink lan")
+	w.wants(w.tenetctl("uplink", "show", "lan"), "everything stands as recorded")
+	w.tenetctl("network", "del", "blue/lan")
+	w.wants(w.tenetctl("uplink", "del", "lan"), "uplink lan deleted")
+	w.wants(w.Run(t, "ip", "addr", "show", "eth1"), "192.168.7.2/24")
+	nothing()
+
+	// The way to everywhere else is only moved by somebody who says so, and by no file.
+	file := filepath.Join(os.Getenv("WORK"), "uplinks.yaml")
+	text := "{kind: Network, tenant: blue, name: lan, subnets: [{prefix: 192.168.7.0/24}], provider: {uplink: lan, vlan: 100}}\n---\n{kind: Uplink, name: lan, nic: eth1}\n"
+	if err := os.WriteFile(file, []byte(text+"---\n{kind: Uplink, name: wan, nic: eth2}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"uplink", "add", "wan", "--nic", "eth2"}, {"apply", "-f", file}} {
+		if out, err := w.Output(append([]string{"tenetctl"}, args...)...); err == nil || !strings.Contains(fmt.Sprint(out, err), "nic eth2 carries the host's default route") {
+			t.Errorf("%v: got %v %s", args, err, out)
+		}
+		nothing()
+		w.wants(w.Run(t, "ip", "addr", "show", "eth1"), "192.168.7.2/24")
+	}
+	w.wants(w.tenetctl("uplink", "add", "wan", "--nic", "eth2", "--force"), "uplink wan created")
+	w.wants(w.Run(t, "ip", "route"), "default via 192.168.8.1 dev br-wan")
+	w.wants(w.tenetctl("apply", "-f", file), "uplink lan created\nuplink wan unchanged\nnetwork blue/lan created")
+	w.wants(w.tenetctl("apply", "-f", file), "uplink lan unchanged\nuplink wan unchanged\nnetwork blue/lan unchanged")
+	w.wants(w.tenetctl("uplink", "list", "-o", "yaml"), "kind: Uplink\nname: lan\nnic: eth1")
+}
