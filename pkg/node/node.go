@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -147,24 +146,11 @@ func network(tx store.Tx, r vnet.Ref, bridge string) (pipeline.Network, error) {
 }
 
 // mtuOf returns the most that an MTU in the network may be: a provider network's is the wire's.
-func (n *Node) mtuOf(ctx context.Context, wire vnet.Network) (int, error) {
-	if !wire.IsProvider() {
+func (n *Node) mtuOf(ctx context.Context, net vnet.Network) (int, error) {
+	if !net.IsProvider() {
 		return n.MTU(ctx)
 	}
-	var u vnet.Uplink
-	err := n.Store.View(ctx, func(tx store.Tx) error {
-		var err error
-		u, err = store.Uplink(tx, wire.Provider.Uplink)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	nic, err := net.InterfaceByName(u.NIC)
-	if err != nil {
-		return 0, vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("nic %s of uplink %s: %w", u.NIC, u.Name, err))
-	}
-	return nic.MTU, nil
+	return n.uplinkMTU(ctx, net.Provider.Uplink)
 }
 
 // MTU returns the most that an endpoint's MTU may be: the underlay's less the tunnel's header.

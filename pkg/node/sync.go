@@ -77,8 +77,12 @@ func (n *Node) pass(ctx context.Context, apply bool) (Drift, error) {
 	flows, err := n.connectAll(ctx, apply)
 	d.MissingFlows, d.StrayFlows, d.Meters = flows.MissingFlows, flows.StrayFlows, flows.Meters
 	errs = append(errs, err)
-	d.Host, err = n.syncHost(ctx, n.Bridge, apply)
-	return d, errors.Join(append(errs, err)...)
+	for _, side := range []func(context.Context, string, bool) ([]string, error){n.syncUplinks, n.syncHost} {
+		differs, err := side(ctx, n.Bridge, apply)
+		d.Host = append(d.Host, differs...)
+		errs = append(errs, err)
+	}
+	return d, errors.Join(errs...)
 }
 
 // connectAll is the part of a pass that is about flows.

@@ -28,6 +28,7 @@ func BaseFlows() []openflow.Flow {
 		b.flow(Classify, 100, match(openflow.InPort.Is(vnet.GatewayPort)),
 			openflow.SetField(from(classGateway)), openflow.GotoTable(GatewayIn)),
 
+		b.drop(GatewayIn, 200, HostMulticast, multicastBit),
 		b.drop(GatewayIn, 0, UnknownAlias),
 
 		b.drop(GatewayTracked, 200, InvalidConnection, openflow.CTStateIs(openflow.CTInvalid|openflow.CTTracked, 0)),

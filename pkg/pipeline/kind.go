@@ -40,6 +40,7 @@ const (
 	InvalidConnection
 	HostForbidden
 	UplinkLoop
+	HostMulticast
 )
 
 // drops gives each drop its name, and what happened in words.
@@ -70,6 +71,7 @@ var drops = map[Kind]struct{ name, text string }{
 	Unsolicited:       {"unsolicited", "it came from outside for a connection that nobody inside opened"},
 	InvalidConnection: {"invalid-connection", "connection tracking could not make sense of it"},
 	HostForbidden:     {"host", "a container may answer the host, but not open a connection to its aliases or its end of the link"},
+	HostMulticast:     {"host-multicast", "the host sent broadcast or multicast by its link, where nobody listens"},
 	UplinkLoop:        {"uplink-loop", "it came in by the uplink with the MAC of an endpoint that is here"},
 	Stray:             {"stray", "no flow of the table wants it"},
 }

@@ -40,8 +40,8 @@ func (h *Host) Flows() []openflow.FlowStats {
 	return flows
 }
 
-// What containers' kernels send by themselves and the bridge drops.
-var noise = map[string]bool{"router-solicitation": true, "multicast-listener": true, "self-probe": true}
+// What kernels send by themselves, containers' and the host's, and the bridge drops.
+var noise = map[string]bool{"router-solicitation": true, "multicast-listener": true, "self-probe": true, "host-multicast": true}
 
 // Counts waits until what is dropped under a name since before has grown to n, and fails the test if it grows beyond,
 // or if anything else was dropped meanwhile.
