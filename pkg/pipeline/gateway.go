@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -85,7 +86,7 @@ func (n Network) hostFlows() []openflow.Flow {
 	for _, f := range []family{ipv4, ipv6} {
 		if host, ok := n.hostAddr(f); ok {
 			flows = append(flows, n.answers(f, host)...)
-			flows = append(flows, n.leave(f, host)...)
+			flows = append(flows, n.leave(f)...)
 		}
 	}
 	return flows
@@ -107,7 +108,7 @@ func (n Network) answers(f family, host netip.Addr) []openflow.Flow {
 }
 
 // leave lets packets of the family leave the tenant, and their answers in.
-func (n Network) leave(f family, host netip.Addr) []openflow.Flow {
+func (n Network) leave(f family) []openflow.Flow {
 	if !n.Gateway.Leads() {
 		return nil
 	}
@@ -160,7 +161,7 @@ func (r endpoint) aliases(e vnet.Endpoint) []openflow.Flow {
 		in := append(r.n.place(), openflow.SetField(openflow.Reg0.Masked(mayOpen, mayOpen)))
 		translate := openflow.CT{Commit: true, Zone: uint16(r.n.Zone), Table: GatewayTracked, NAT: openflow.DNAT(a.Addr)}
 		own := f.addr(vnet.HostTransit)
-		fromHost := in[:len(in):len(in)]
+		fromHost := slices.Clip(in)
 		if host != own {
 			fromHost = append(fromHost, openflow.SetField(f.src.Addr(host)))
 		}

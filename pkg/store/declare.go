@@ -160,7 +160,7 @@ func checkOverlap(tx Tx, n vnet.Network) error {
 		return err
 	}
 	for _, other := range others {
-		why := ""
+		var why string
 		switch {
 		case other.Tenant == n.Tenant:
 			why = "in the same tenant"
