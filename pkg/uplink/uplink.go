@@ -178,7 +178,7 @@ func (s State) Address(ctx context.Context, link string) error {
 }
 
 // Route leads s's routes, of all tables but the local one, through the link instead of through the one that s was read
-// from. The link must be up and have s's addresses. Other links' routes to the same stay, also of the same metric.
+// from, which keeps none. The link must be up and have s's addresses. Other links' routes to the same stay, also of the same metric.
 func (s State) Route(ctx context.Context, link string) error {
 	l, err := find(ctx, link)
 	if err != nil {
@@ -202,26 +202,16 @@ func (s State) Route(ctx context.Context, link string) error {
 			return fmt.Errorf("lead route %s through %s: %w", r, link, err)
 		}
 	}
-	return nil
+	// Those left are the kernel's for the source's addresses: they would lead to a link that nobody is behind.
+	_, err = unroute(ctx, s.Link)
+	return err
 }
 
 // Strip takes everything of the host from the link. A link that is not there has nothing.
 func Strip(ctx context.Context, link string) error {
-	s, err := Read(ctx, link)
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
+	has, err := unroute(ctx, link)
 	if err != nil {
 		return err
-	}
-	has, err := s.on(place{s.Link, s.Index}, 0)
-	if err != nil {
-		return err
-	}
-	for _, r := range has.routes {
-		if err := send(unix.RTM_DELROUTE, 0, r.encode()); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("take route %s from %s: %w", r, link, err)
-		}
 	}
 	for _, a := range has.addresses {
 		// With its first address IPv4 may take the others of a prefix away.
@@ -230,6 +220,27 @@ func Strip(ctx context.Context, link string) error {
 		}
 	}
 	return nil
+}
+
+// unroute takes the routes from a link and returns what it had.
+func unroute(ctx context.Context, link string) (things, error) {
+	s, err := Read(ctx, link)
+	if errors.Is(err, ErrNotFound) {
+		return things{}, nil
+	}
+	if err != nil {
+		return things{}, err
+	}
+	has, err := s.on(place{s.Link, s.Index}, 0)
+	if err != nil {
+		return has, err
+	}
+	for _, r := range has.routes {
+		if err := send(unix.RTM_DELROUTE, 0, r.encode()); err != nil && !errors.Is(err, unix.ESRCH) {
+			return has, fmt.Errorf("take route %s from %s: %w", r, link, err)
+		}
+	}
+	return has, nil
 }
 
 // things are addresses and routes as they are sent to the kernel, for one link.
