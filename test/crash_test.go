@@ -20,8 +20,11 @@ var (
 		{"ADD", "laid"},
 		{"ADD", "plugged"},
 		{"ADD", "connected"},
+		{"ADD", "exposed"},
 		{"DEL", "left"},
+		{"DEL", "concealed"},
 		{"DEL", "disconnected"},
+		{"DEL", "forgotten-connections"},
 		{"DEL", "unplugged"},
 		{"DEL", "cableless"},
 		{"DEL", "forgotten"},
@@ -47,7 +50,11 @@ var recoveries = []struct {
 func TestCrashAnywhereLeavesNothing(t *testing.T) {
 	t.Parallel()
 	h := lab.NewHost(t)
-	conf := h.Conf("red", "scarce", "10.9.0.0/30") // one address: if it leaks, the next ADD fails
+	// One address: if it leaks, the next ADD fails. So it does if the published port does.
+	conf := h.Conf("red", "scarce", "10.9.0.0/30").With("gateway", "nat").With("runtimeConfig", map[string]any{
+		"portMappings": []any{map[string]any{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}},
+		"bandwidth":    map[string]any{"ingressRate": 20_000_000, "egressRate": 10_000_000},
+	})
 	crash(t, h, conf, cuts, func() []string { return nil })
 }
 

@@ -17,13 +17,14 @@ const gatewayOwner = "gateway"
 
 // Expose links the host to the bridge as the store asks: the port and link tenet-gw, the routes
 // and rules of networks with a way out, the published ports of all endpoints. The first endpoint
-// of a bridge makes the link; most others find everything in place.
-func (n *Node) Expose(ctx context.Context, e vnet.Endpoint, net vnet.Network) error {
+// of a bridge or of such a network makes them; most others find everything in place.
+func (n *Node) Expose(ctx context.Context, r Recorded) error {
+	e := r.Endpoint
 	if e.Transit == 0 {
 		return nil
 	}
-	if len(e.Ports) == 0 && !net.Gateway.Leads() && gateway.Standing(vnet.GatewayLink) {
-		return nil // nothing of it is the endpoint's; Check and Sync look closer
+	if len(e.Ports) == 0 && !(r.fresh && r.Network.Gateway.Leads()) && gateway.Standing(vnet.GatewayLink) {
+		return nil // nothing of it is this endpoint's; Check and Sync look closer
 	}
 	if err := n.linkHost(ctx, e.Bridge); err != nil {
 		return err
@@ -36,21 +37,25 @@ func (n *Node) Expose(ctx context.Context, e vnet.Endpoint, net vnet.Network) er
 	return nil
 }
 
-// conceal takes back what Expose did for the endpoint; the link stays.
+// conceal takes back what Expose did for the endpoint, which is Leaving; the link stays.
 func (n *Node) conceal(ctx context.Context, e vnet.Endpoint) error {
 	if e.Transit == 0 {
 		return nil
 	}
-	net, err := n.network(ctx, e.Ref(), e.Bridge)
-	if err != nil {
-		return err
-	}
-	if len(e.Ports) > 0 || net.Gateway.Leads() {
-		if _, err := n.syncHost(ctx, e.Bridge, true); err != nil {
+	last := false
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		net, err := store.Network(tx, e.Ref())
+		if err != nil || !net.Gateway.Leads() {
 			return err
 		}
+		living, err := store.HasLiving(tx, e.Ref(), e.Bridge)
+		last = !living
+		return err
+	})
+	if err == nil && (last || len(e.Ports) > 0) {
+		_, err = n.syncHost(ctx, e.Bridge, true)
 	}
-	return nil
+	return err
 }
 
 // linkHost makes the port and the host's side of it.

@@ -83,7 +83,7 @@ func attach(ctx context.Context, n *node.Node, r *cni.Request, recorded node.Rec
 			return nil, err
 		}
 	}
-	if err := n.Expose(ctx, e, network.Network); err != nil {
+	if err := n.Expose(ctx, recorded); err != nil {
 		return nil, err
 	}
 	node.Cut("exposed")

@@ -10,7 +10,8 @@ import (
 	"github.com/tenet-cni/tenet/pkg/store"
 )
 
-// A Snapshot is all that a node has: records, rows, flows, links, one a line.
+// A Snapshot is all that a node has: records, rows, flows, meters, links, and what is ours of the host's rules and
+// routes, one a line.
 type Snapshot []string
 
 // Snapshot looks at everything. Numbers that change with time, such as counters, are not in it.
@@ -21,8 +22,34 @@ func (h *Host) Snapshot() Snapshot {
 		for _, f := range h.Flows() {
 			s = append(s, "flow "+f.String())
 		}
+		s = append(s, lines("meter", h.OFCtl("dump-meters"), "OFPST_METER")...)
 	}
-	return append(s, h.Links()...)
+	return append(append(s, h.Links()...), h.Ways()...)
+}
+
+// Ways are our rules and routes on the host.
+func (h *Host) Ways() Snapshot {
+	h.tb.Helper()
+	var s Snapshot
+	if rules, err := h.Output("nft", "--stateless", "list", "table", "inet", "tenet"); err == nil {
+		s = lines("rule", rules)
+	}
+	for _, family := range []string{"-4", "-6"} {
+		s = append(s, lines("route", h.Sh("ip", family, "route", "show", "proto", "116"))...)
+	}
+	return s
+}
+
+// lines are a text's, but for those that begin with one of the words.
+func lines(what, text string, but ...string) Snapshot {
+	var s Snapshot
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line != "" && !slices.ContainsFunc(but, func(b string) bool { return strings.HasPrefix(line, b) }) {
+			s = append(s, what+" "+line)
+		}
+	}
+	return s
 }
 
 // HasBridge reports whether the bridge is there.
