@@ -202,6 +202,9 @@ func (s State) Route(ctx context.Context, link string) error {
 			return fmt.Errorf("lead route %s through %s: %w", r, link, err)
 		}
 	}
+	if s.Link == link {
+		return nil
+	}
 	// Those left are the kernel's for the source's addresses: they would lead to a link that nobody is behind.
 	_, err = unroute(ctx, s.Link)
 	return err

@@ -175,6 +175,9 @@ func TestTheHostKeepsAllThatItHasThereAndBack(t *testing.T) {
 	}
 	move(t, read(t, "br-lan"), "br-lan", "eth1")
 	wantSame(t, "the NIC", has(t, "eth1"), before)
+	must(t, read(t, "eth1").Address(t.Context(), "eth1"))
+	must(t, read(t, "eth1").Route(t.Context(), "eth1"))
+	wantSame(t, "the NIC to which it was moved from itself", has(t, "eth1"), before)
 	wantSame(t, "the bridge's link", has(t, "br-lan"), "")
 }
 
