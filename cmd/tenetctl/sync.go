@@ -25,6 +25,8 @@ func viewDrift(bridge string, d node.Drift) driftView {
 	d.Ports = append([]string{}, d.Ports...)
 	d.Links = append([]string{}, d.Links...)
 	d.Unplugged = append([]vnet.EndpointID{}, d.Unplugged...)
+	d.Meters = append([]uint32{}, d.Meters...)
+	d.Host = append([]string{}, d.Host...)
 	return driftView{Bridge: bridge, Drift: d}
 }
 
@@ -36,7 +38,8 @@ func newSync(a *app) *cobra.Command {
 node's bridge and on every other that an endpoint is on: it removes endpoints
 whose ADD or DEL was cut short or whose container is gone, ports and links that
 nobody knows, and flows that nobody wants; it plugs ports and writes flows that
-are missing. What is right is not touched, and neither is an endpoint that an
+are missing; it makes whole what is ours on the host: the link tenet-gw, routes,
+rules, uplinks. What is right is not touched, and neither is an endpoint that an
 ADD or DEL works on just now. It says what it did.
 
 Around a restart of ovs-vswitchd (conf/systemd has the drop-in that does this):
@@ -131,6 +134,12 @@ func showDrifts(w io.Writer, drifts []driftView, dryRun bool) {
 		}
 		if d.StrayFlows > 0 {
 			fmt.Fprintf(w, "%s%s %sremoved\n", where, plural(d.StrayFlows, "stray flow"), would)
+		}
+		if len(d.Meters) > 0 {
+			fmt.Fprintf(w, "%s%s %sset right\n", where, plural(len(d.Meters), "meter"), would)
+		}
+		for _, difference := range d.Host {
+			fmt.Fprintf(w, "%son the host, %sset right: %s\n", where, would, difference)
 		}
 	}
 }
