@@ -68,7 +68,7 @@ func add(a attachment) error {
 	if _, err := n.Plug(ctx, e); err != nil {
 		return err
 	}
-	if err := n.Expose(ctx, e, r.Network.Network); err != nil {
+	if err := n.Expose(ctx, r); err != nil {
 		return err
 	}
 	return n.Confirm(ctx, e)
