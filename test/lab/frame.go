@@ -56,6 +56,13 @@ func Datagram(ip gopacket.NetworkLayer, port uint16, payload string) []gopacket.
 	return []gopacket.SerializableLayer{u, gopacket.Payload(payload)}
 }
 
+// Sums makes a TCP header's checksum cover ip's addresses.
+func Sums(tcp *layers.TCP, ip gopacket.NetworkLayer) {
+	if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {
+		panic(err)
+	}
+}
+
 // UDP4 is a whole IPv4 datagram, to the discard port.
 func UDP4(eth *layers.Ethernet, ip *layers.IPv4, payload string) []byte {
 	return Frame(append([]gopacket.SerializableLayer{eth, ip}, Datagram(ip, 9, payload)...)...)

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/tenet-cni/tenet/pkg/store"
@@ -29,6 +30,36 @@ func (h *Host) Outside(id, link, net string) *Container {
 		c.Sh(append([]string{"ip"}, strings.Fields(args)...)...)
 	}
 	c.IP4, c.IP6 = netip.MustParseAddr(net+".9"), netip.MustParseAddr(v6+"9")
+	return c
+}
+
+// Beyond makes a machine behind one that Outside made, which becomes a router. The wire between the two carries packets
+// of mtu bytes, and the machine claims to take any: it is for the router to tell. It has 198.51.100.9 and .10, in IPv6
+// 2001:db8:ff::9 and ::10.
+func (h *Host) Beyond(router *Container, id string, mtu int) *Container {
+	h.tb.Helper()
+	c := h.Container(id)
+	router.Sh("ip", "link", "add", "far0", "mtu", strconv.Itoa(mtu), "type", "veth", "peer", "name", "eth0", "mtu", strconv.Itoa(mtu), "netns", c.Path)
+	router.Sh("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+	for _, args := range []string{"link set far0 up", "address add 198.51.100.1/24 dev far0", "address add 2001:db8:ff::1/64 dev far0 nodad"} {
+		router.Sh(append([]string{"ip"}, strings.Fields(args)...)...)
+	}
+	for _, args := range []string{
+		"link set eth0 up", "address add 198.51.100.9/24 dev eth0", "address add 2001:db8:ff::9/64 dev eth0 nodad",
+		"address add 198.51.100.10/24 dev eth0", "address add 2001:db8:ff::10/64 dev eth0 nodad",
+		"route add default via 198.51.100.1 advmss 1460", "route add default via 2001:db8:ff::1 advmss 1440",
+	} {
+		c.Sh(append([]string{"ip"}, strings.Fields(args)...)...)
+	}
+	c.IP4, c.IP6 = netip.MustParseAddr("198.51.100.9"), netip.MustParseAddr("2001:db8:ff::9")
+	return c
+}
+
+// On is the host with one of its links, to capture what comes in there.
+func (h *Host) On(link string) *Container {
+	h.tb.Helper()
+	c := h.Itself()
+	c.IfName = link
 	return c
 }
 
