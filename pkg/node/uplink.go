@@ -375,6 +375,9 @@ func (n *Node) removeUplink(ctx context.Context, u vnet.Uplink) error {
 		return kind(err)
 	}
 	Cut("uplink-removed")
+	if err := sw.AwaitApplied(ctx); err != nil { // else its link would stand in the way of another uplink of that name
+		return kind(err)
+	}
 	return n.Store.Update(ctx, func(tx store.Tx) error { return store.DeleteUplink(tx, u.Name) })
 }
 

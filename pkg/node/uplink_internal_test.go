@@ -259,6 +259,11 @@ func TestAnUplinkTakesTheHostAlongAndBringsItBack(t *testing.T) {
 	if err := w.DelUplink(t.Context(), "lan"); !errors.Is(err, vnet.ErrNotFound) {
 		t.Errorf("deleted again: %v", err)
 	}
+	for range 5 { // at once
+		w.add()
+		w.must(w.DelUplink(t.Context(), "lan"))
+	}
+	w.gone("added and deleted again", before, settings)
 }
 
 // A talk is a TCP connection through the NIC.

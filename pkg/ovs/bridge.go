@@ -239,6 +239,24 @@ func (s *Switch) RemoveBridge(ctx context.Context, name string) error {
 	return nil
 }
 
+// AwaitApplied waits until ovs-vswitchd has applied all that was asked of it up to now: links of what was removed are
+// gone. If it does not before the context ends the error is ErrUnavailable.
+func (s *Switch) AwaitApplied(ctx context.Context) error {
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	res, err := s.transact(ctx, s.selectRoot("next_cfg"))
+	if err == nil && len(res[0].Rows) == 0 {
+		err = errNoRoot
+	}
+	if err == nil {
+		err = s.applied(ctx, res[0].Rows[0].number("next_cfg"))
+	}
+	if err != nil {
+		return fmt.Errorf("await the switch: %w", err)
+	}
+	return nil
+}
+
 // bestDatapath is "system" where ovs-vswitchd and the kernel both have it.
 func (s *Switch) bestDatapath(ctx context.Context) (string, error) {
 	res, err := s.transact(ctx, s.selectRoot("datapath_types"))
