@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -23,7 +25,8 @@ func (n *Node) Expose(ctx context.Context, r Recorded) error {
 	if e.Transit == 0 {
 		return nil
 	}
-	if len(e.Ports) == 0 && !(r.fresh && r.Network.Gateway.Leads()) && gateway.Standing(vnet.GatewayLink) {
+	first := r.fresh && r.Network.Gateway.Leads()
+	if len(e.Ports) == 0 && !first && gateway.Standing(vnet.GatewayLink) {
 		return nil // nothing of it is this endpoint's; Check and Sync look closer
 	}
 	if err := n.linkHost(ctx, e.Bridge); err != nil {
@@ -73,7 +76,11 @@ func (n *Node) linkHost(ctx context.Context, bridge string) error {
 	if err != nil {
 		return err
 	}
-	_, err = sw.EnsurePort(ctx, bridge, ovs.Port{
+	plug := sw.EnsurePort
+	if _, err := net.InterfaceByName(vnet.GatewayLink); err != nil {
+		plug = sw.Plug // a port whose link somebody deleted looks as if it worked
+	}
+	_, err = plug(ctx, bridge, ovs.Port{
 		Name: vnet.GatewayLink, Owner: gatewayOwner, Type: "internal", OFPortRequest: vnet.GatewayPort, MTURequest: mtu,
 	})
 	if err != nil {
@@ -115,6 +122,9 @@ func (n *Node) syncHost(ctx context.Context, bridge string, apply bool) ([]strin
 		return nil, err
 	}
 	differs, err := gateway.Diff(ctx, state)
+	if errors.Is(err, gateway.ErrNoLink) {
+		return []string{"link " + vnet.GatewayLink + " is not there"}, nil
+	}
 	return differs, kind(err)
 }
 
@@ -280,7 +290,7 @@ func (n *Node) forget(ctx context.Context, e vnet.Endpoint) error {
 			zone := fmt.Sprintf("zone=%d", net.Zone)
 			for _, args := range [][]string{{zone, tuple}, {zone, "", tuple}} { // opened by it, opened to it
 				if _, err := ovs.Control(ctx, n.OVSRunDir, "dpctl/flush-conntrack", args...); err != nil {
-					return kind(fmt.Errorf("connections of %s: %w", describe(e), err))
+					return kind(err)
 				}
 			}
 		}
