@@ -7,7 +7,8 @@ import (
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-// The locks are taken in this order: an attachment's, the flows', the store's own.
+// The locks are taken in this order: an attachment's, the uplinks', the host's or the flows' (never
+// both), the store's own.
 
 // LockAttachment waits until nobody else works on the endpoint. Release it with the function returned.
 func (n *Node) LockAttachment(ctx context.Context, id vnet.EndpointID) (func(), error) {
