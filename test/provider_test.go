@@ -64,9 +64,13 @@ func (w wire) machine(id string, vlan int, addrs ...string) *lab.Container {
 		tag = "vlan_mode=access"
 	}
 	w.Sh("ovs-vsctl", "add-port", "br-phy", link, tag)
-	mac, err := vnet.ParseMAC(m.Sh("cat", "/sys/class/net/eth0/address"))
-	lab.Must(w.tb, err)
-	m.MAC = mac
+	m.In(func() error {
+		eth0, err := net.InterfaceByName("eth0")
+		if err == nil {
+			m.MAC = vnet.MAC(eth0.HardwareAddr)
+		}
+		return err
+	})
 	return m
 }
 

@@ -17,6 +17,9 @@ func TestSyncMakesTheHostsLinkWholeAgain(t *testing.T) {
 		{"ip", "address", "flush", "dev", "tenet-gw"},
 		{"nft", "flush", "ruleset"},
 	} {
+		if w.Datapath == "system" && damage[0] == "ip" && damage[2] == "del" {
+			continue // the kernel's does not let anybody delete it
+		}
 		w.Sh(damage...)
 		w.Sync()
 		conn, who, err := w.a.Dial(netip.AddrPortFrom(w.server.IP4, 80), 0)
