@@ -1,8 +1,9 @@
 // Package node makes this machine's switch agree with its store.
 //
-// The steps of an endpoint's life are methods of Node, in the order of attach.go: Record, Lay,
-// Plug, Connect, Confirm; Remove undoes them all, from any point. Sync makes one pass over
-// everything: it finishes what was cut short, and sends the switch what differs.
+// The steps of an endpoint's life are methods of Node: Record (record.go); Connect, Lay and Plug
+// (attach.go); Expose and Announce, for the host's sake and the wire's (gateway.go, announce.go);
+// Confirm. Remove undoes them all, from any point. Sync makes one pass over everything: it
+// finishes what was cut short, and sends the switch what differs.
 package node
 
 import (
