@@ -46,8 +46,15 @@ func TestMappingsThatMakeNoSenseAreRefused(t *testing.T) {
 		host, port int
 		protocol   string
 	}{
-		{"", 0, 80, "tcp"}, {"", -1, 80, "tcp"}, {"", 65536, 80, "tcp"}, {"", 80, 0, "tcp"}, {"", 80, 65536, "tcp"},
-		{"", 80, 80, "icmp"}, {"host", 80, 80, "tcp"}, {"fe80::1%eth0", 80, 80, "tcp"}, {"224.0.0.1", 80, 80, "tcp"},
+		{"", 0, 80, "tcp"},
+		{"", -1, 80, "tcp"},
+		{"", 65536, 80, "tcp"},
+		{"", 80, 0, "tcp"},
+		{"", 80, 65536, "tcp"},
+		{"", 80, 80, "icmp"},
+		{"host", 80, 80, "tcp"},
+		{"fe80::1%eth0", 80, 80, "tcp"},
+		{"224.0.0.1", 80, 80, "tcp"},
 	} {
 		if m, err := vnet.ParsePortMapping(tc.ip, tc.host, tc.port, tc.protocol); !errors.Is(err, vnet.ErrInvalid) {
 			t.Errorf("%+v: got %v, %v", tc, m, err)
