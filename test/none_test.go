@@ -138,7 +138,9 @@ func TestWithoutAGatewayNothingLeavesTheTenant(t *testing.T) {
 		{"tunnel packets", "tunnel", func(f crafted) [][]byte { return [][]byte{f.udp(out4, 4789), f.udp(out6, 6081), f.udp(host4, 4789)} }},
 		{"a VLAN tag", "vlan-tag", func(f crafted) [][]byte { return [][]byte{f.vlan(out4)} }},
 		{"to loopback", "unroutable", func(f crafted) [][]byte { return [][]byte{f.syn("127.0.0.1"), f.syn("::1"), f.udp("127.0.0.1", 8080)} }},
-		{"source-routed", "unroutable", func(f crafted) [][]byte { return [][]byte{f.sourceRouted(transit4, out4), f.sourceRouted(out4, transit4)} }},
+		{"source-routed", "unroutable", func(f crafted) [][]byte {
+			return [][]byte{f.sourceRouted(transit4, out4), f.sourceRouted(out4, transit4)}
+		}},
 		{"with a forged source", "spoofed-ipv4", func(f crafted) [][]byte {
 			return [][]byte{f.from(transit4, own4), f.from(alias4, out4), f.from("127.0.0.1", "127.0.0.1"), f.from(host4, gw4)}
 		}},

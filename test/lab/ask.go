@@ -72,7 +72,7 @@ func (c *Container) Ask(network string, to netip.AddrPort, from uint16, n int) (
 			d.LocalAddr = &net.UDPAddr{Port: int(from)}
 		}
 		var err error
-		conn, err = d.Dial(network, to.String())
+		conn, err = d.Dial(network+map[bool]string{true: "4", false: "6"}[to.Addr().Is4()], to.String())
 		return err
 	})
 	if err != nil {

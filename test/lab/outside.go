@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -10,26 +11,26 @@ import (
 )
 
 // Outside makes a machine on a wire of its own with the host: link is its end of the wire's in the host's namespace,
-// net the first three bytes of the wire's IPv4 addresses. The host has .1, the machine, whose default route leads
+// wire the first three bytes of the wire's IPv4 addresses. The host has .1, the machine, whose default route leads
 // there, .9; in IPv6 they are 2001:db8:NET::1 and ::9, with the last byte for NET.
-func (h *Host) Outside(id, link, net string) *Container {
+func (h *Host) Outside(id, link, wire string) *Container {
 	h.tb.Helper()
 	c := h.Container(id)
-	n := net[strings.LastIndexByte(net, '.')+1:]
+	n := wire[strings.LastIndexByte(wire, '.')+1:]
 	v6 := "2001:db8:" + n + "::"
 	h.Sh("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", c.Path)
 	for _, args := range []string{
-		"link set " + link + " up", "address add " + net + ".1/24 dev " + link, "address add " + v6 + "1/64 dev " + link + " nodad",
+		"link set " + link + " up", "address add " + wire + ".1/24 dev " + link, "address add " + v6 + "1/64 dev " + link + " nodad",
 	} {
 		h.Sh(append([]string{"ip"}, strings.Fields(args)...)...)
 	}
 	for _, args := range []string{
-		"link set eth0 up", "address add " + net + ".9/24 dev eth0", "address add " + v6 + "9/64 dev eth0 nodad",
-		"route add default via " + net + ".1", "route add default via " + v6 + "1",
+		"link set eth0 up", "address add " + wire + ".9/24 dev eth0", "address add " + v6 + "9/64 dev eth0 nodad",
+		"route add default via " + wire + ".1", "route add default via " + v6 + "1",
 	} {
 		c.Sh(append([]string{"ip"}, strings.Fields(args)...)...)
 	}
-	c.IP4, c.IP6 = netip.MustParseAddr(net+".9"), netip.MustParseAddr(v6+"9")
+	c.IP4, c.IP6 = netip.MustParseAddr(wire+".9"), netip.MustParseAddr(v6+"9")
 	return c
 }
 
@@ -61,6 +62,21 @@ func (h *Host) On(link string) *Container {
 	c := h.Itself()
 	c.IfName = link
 	return c
+}
+
+// LinkMAC is the address that its link has now.
+func (c *Container) LinkMAC() vnet.MAC {
+	c.tb.Helper()
+	var m vnet.MAC
+	c.In(func() error {
+		l, err := net.InterfaceByName(c.IfName)
+		if err != nil {
+			return err
+		}
+		m, err = vnet.ParseMAC(l.HardwareAddr.String())
+		return err
+	})
+	return m
 }
 
 // Itself is the host as somebody to talk from and to: what runs "in the container" runs in the host's namespace.
