@@ -47,9 +47,8 @@ func (f family) egress() []openflow.Flow {
 	} {
 		flows = append(flows,
 			b.flow(EgressReply, 110, match(f.proto, answer, f.dst.Prefix(f.transit())), toHost()...),
-			// For the network's gateway, which stood for the host.
-			b.flow(EgressReply, 100, match(f.proto, answer),
-				append([]openflow.Action{openflow.SetField(f.dst.Addr(f.addr(vnet.HostTransit)))}, toHost()...)...))
+			// For the network's gateway, which stands for the host: comes back for the host itself.
+			b.flow(EgressReply, 100, match(f.proto, answer), openflow.CT{Zone: uint16(vnet.HostZone), Table: EgressReply, NAT: openflow.NAT()}))
 	}
 	return flows
 }
@@ -163,7 +162,8 @@ func (r endpoint) aliases(e vnet.Endpoint) []openflow.Flow {
 		own := f.addr(vnet.HostTransit)
 		fromHost := slices.Clip(in)
 		if host != own {
-			fromHost = append(fromHost, openflow.SetField(f.src.Addr(host)))
+			// Tracked too, or ICMP errors would speak of a packet that the host never sent.
+			fromHost = append(fromHost, openflow.CT{Commit: true, Zone: uint16(vnet.HostZone), NAT: openflow.SNAT(host)})
 		}
 		flows = append(flows, r.flow(GatewayIn, 110, match(f.proto, f.src.Addr(own), f.dst.Addr(a.Alias)), append(fromHost, translate)...))
 		if r.n.Gateway == vnet.GatewayNAT {

@@ -50,10 +50,12 @@ func (t Transit) Like(a netip.Addr) netip.Addr {
 // node: ours are of a range of our own, recorded, and emptied before they are used.
 type Zone uint16
 
-// The range of zones that are ours by default.
+// The range of zones that are ours by default: networks' from FirstZone to LastZone, and that
+// in which the host is translated, for all networks, to what their endpoints see it as.
 const (
 	FirstZone Zone = 1000
-	LastZone  Zone = 30000
+	LastZone  Zone = 29999
+	HostZone  Zone = 30000
 )
 
 // GatewayPort is the OpenFlow port number of the host's link to the switch, GatewayLink its name.
