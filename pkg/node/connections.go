@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tenet-cni/tenet/pkg/gateway"
 	"github.com/tenet-cni/tenet/pkg/ovs"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -28,26 +30,41 @@ func (n *Node) forget(ctx context.Context, e vnet.Endpoint) error {
 	}
 	gone := []netip.Addr{}
 	for _, a := range e.Aliases() {
+		if net.Zone != 0 {
+			if err := n.forgetIn(ctx, net.Zone, a.Addr); err != nil {
+				return err
+			}
+			if err := n.forgetIn(ctx, vnet.HostZone, a.Alias); err != nil {
+				return err
+			}
+		}
 		gone = append(gone, a.Alias)
 		if net.Gateway == vnet.GatewayRouted {
 			gone = append(gone, a.Addr)
 		}
 	}
-	if net.Zone != 0 {
-		for _, p := range e.Addrs {
-			tuple := "ct_nw_src="
-			if p.Addr().Is6() {
-				tuple = "ct_ipv6_src="
-			}
-			tuple += p.Addr().String()
-			zone := fmt.Sprintf("zone=%d", net.Zone)
-			for _, args := range [][]string{{zone, tuple}, {zone, "", tuple}} { // opened by it, opened to it
-				if _, err := ovs.Control(ctx, n.OVSRunDir, "dpctl/flush-conntrack", args...); err != nil {
-					return kind(err)
-				}
+	_, err = gateway.Forget(gone...)
+	return err
+}
+
+// forgetIn ends the connections of a zone that a opened, or that were opened to it. Of IPv6 only
+// those of TCP, UDP and SCTP: ovs-vswitchd with the userspace datapath dies of being asked to
+// forget one of ICMPv6 (lib/conntrack.c, tuple_to_conn_key). Those end by themselves, in 30 s.
+func (n *Node) forgetIn(ctx context.Context, z vnet.Zone, a netip.Addr) error {
+	tuples := []string{"ct_nw_src=" + a.String()}
+	if a.Is6() {
+		tuples = nil
+		for _, protocol := range []int{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP} {
+			tuples = append(tuples, fmt.Sprintf("ct_ipv6_src=%s,ct_nw_proto=%d", a, protocol))
+		}
+	}
+	zone := fmt.Sprintf("zone=%d", z)
+	for _, t := range tuples {
+		for _, args := range [][]string{{zone, t}, {zone, "", t}} {
+			if _, err := ovs.Control(ctx, n.OVSRunDir, "dpctl/flush-conntrack", args...); err != nil {
+				return kind(err)
 			}
 		}
 	}
-	_, err = gateway.Forget(gone...)
-	return err
+	return nil
 }
