@@ -28,29 +28,32 @@ func (n *Node) forget(ctx context.Context, e vnet.Endpoint) error {
 	if err != nil {
 		return err
 	}
-	gone := []netip.Addr{}
-	for _, a := range e.Aliases() {
+	var flush [][]string
+	for _, p := range e.Addrs {
 		if net.Zone != 0 {
-			if err := n.forgetIn(ctx, net.Zone, a.Addr); err != nil {
-				return err
-			}
-			if err := n.forgetIn(ctx, vnet.HostZone, a.Alias); err != nil {
-				return err
-			}
+			flush = append(flush, ending(net.Zone, p.Addr())...)
 		}
+	}
+	var gone []netip.Addr
+	for _, a := range e.Aliases() {
+		flush = append(flush, ending(vnet.HostZone, a.Alias)...)
 		gone = append(gone, a.Alias)
 		if net.Gateway == vnet.GatewayRouted {
 			gone = append(gone, a.Addr)
 		}
 	}
+	if _, err := ovs.ControlEach(ctx, n.OVSRunDir, "dpctl/flush-conntrack", flush); err != nil {
+		return kind(err)
+	}
 	_, err = gateway.Forget(gone...)
 	return err
 }
 
-// forgetIn ends the connections of a zone that a opened, or that were opened to it. Of IPv6 only
-// those of TCP, UDP and SCTP: ovs-vswitchd with the userspace datapath dies of being asked to
-// forget one of ICMPv6 (lib/conntrack.c, tuple_to_conn_key). Those end by themselves, in 30 s.
-func (n *Node) forgetIn(ctx context.Context, z vnet.Zone, a netip.Addr) error {
+// ending are the arguments of dpctl/flush-conntrack that end the connections of a zone that a
+// opened, or that were opened to it. Of IPv6 only those of TCP, UDP and SCTP: ovs-vswitchd with the
+// userspace datapath dies of being asked to forget one of ICMPv6 (lib/conntrack.c,
+// tuple_to_conn_key). Those end by themselves, in 30 s.
+func ending(z vnet.Zone, a netip.Addr) [][]string {
 	tuples := []string{"ct_nw_src=" + a.String()}
 	if a.Is6() {
 		tuples = nil
@@ -59,12 +62,9 @@ func (n *Node) forgetIn(ctx context.Context, z vnet.Zone, a netip.Addr) error {
 		}
 	}
 	zone := fmt.Sprintf("zone=%d", z)
+	var calls [][]string
 	for _, t := range tuples {
-		for _, args := range [][]string{{zone, t}, {zone, "", t}} {
-			if _, err := ovs.Control(ctx, n.OVSRunDir, "dpctl/flush-conntrack", args...); err != nil {
-				return kind(err)
-			}
-		}
+		calls = append(calls, []string{zone, t}, []string{zone, "", t})
 	}
-	return nil
+	return calls
 }

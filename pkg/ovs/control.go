@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Control runs a command on ovs-vswitchd's control socket, as ovs-appctl does, and returns its output: ofproto/trace,
@@ -17,35 +19,63 @@ import (
 // It asks the pid file in runDir for the socket's name. No ovs-vswitchd, or a silent one, is ErrUnavailable. A command
 // that ovs-vswitchd refuses is an error with its words.
 func Control(ctx context.Context, runDir, command string, args ...string) (string, error) {
+	out, err := ControlEach(ctx, runDir, command, [][]string{args})
+	if err != nil {
+		return "", err
+	}
+	return out[0], nil
+}
+
+// ControlEach is Control for the same command with several lists of arguments, all over one connection and at once:
+// each alone would wait for a turn of ovs-vswitchd's main loop. They are done in no order; the first error counts.
+func ControlEach(ctx context.Context, runDir, command string, calls [][]string) ([]string, error) {
 	ctx, cancel := bound(ctx)
 	defer cancel()
+	c, err := dialControl(ctx, runDir)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", command, err)
+	}
+	defer c.close(errClosed)
+	out, errs := make([]string, len(calls)), make([]error, len(calls))
+	var wg sync.WaitGroup
+	for i, args := range calls {
+		wg.Go(func() { out[i], errs[i] = c.control(ctx, command, args) })
+	}
+	wg.Wait()
+	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
+		return nil, fmt.Errorf("%s: %w", command, errs[i])
+	}
+	return out, nil
+}
+
+// dialControl connects to ovs-vswitchd's control socket.
+func dialControl(ctx context.Context, runDir string) (*conn, error) {
 	pidFile := filepath.Join(runDir, "ovs-vswitchd.pid")
 	b, err := os.ReadFile(pidFile)
 	if errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("%s: ovs-vswitchd is not running: there is no %s: %w", command, pidFile, ErrUnavailable)
+		return nil, fmt.Errorf("ovs-vswitchd is not running: there is no %s: %w", pidFile, ErrUnavailable)
 	}
 	if err != nil {
-		return "", fmt.Errorf("%s: %w: %w", command, ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil {
-		return "", fmt.Errorf("%s: %s has no pid in it: %w", command, pidFile, ErrUnavailable)
+		return nil, fmt.Errorf("%s has no pid in it: %w", pidFile, ErrUnavailable)
 	}
-	c, err := dial(ctx, "ovs-vswitchd", filepath.Join(runDir, fmt.Sprintf("ovs-vswitchd.%d.ctl", pid)))
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", command, err)
-	}
-	defer c.close(errClosed)
+	return dial(ctx, "ovs-vswitchd", filepath.Join(runDir, fmt.Sprintf("ovs-vswitchd.%d.ctl", pid)))
+}
+
+func (c *conn) control(ctx context.Context, command string, args []string) (string, error) {
 	if args == nil {
 		args = []string{} // params must be an array
 	}
 	raw, err := c.call(ctx, command, args)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", command, err)
+		return "", err
 	}
 	var out string
 	if err := json.Unmarshal(raw, &out); err != nil {
-		return "", fmt.Errorf("%s: %s answered what is no text: %w: %w", command, c.peer, ErrUnavailable, err)
+		return "", fmt.Errorf("%s answered what is no text: %w: %w", c.peer, ErrUnavailable, err)
 	}
 	return out, nil
 }
