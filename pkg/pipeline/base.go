@@ -88,6 +88,8 @@ func BaseFlows() []openflow.Flow {
 		for _, ttl := range []uint64{0, 1} {
 			flows = append(flows, b.drop(Route, 125, TTLExpired, match(f.proto, from(classEndpoint), router, openflow.IPTTL.Is(ttl))...))
 		}
+		// A network's flow below takes what else the host's own address sends by ICMP for its kernel's errors.
+		flows = append(flows, b.flow(RouterSource, 121, match(f.icmp, f.echo, from(classGateway)), openflow.SetField(routerSource), openflow.GotoTable(Destination)))
 		flows = append(flows, f.egress()...)
 	}
 	return append(flows, markerFlow())

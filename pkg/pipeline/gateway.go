@@ -133,13 +133,17 @@ func (n Network) leave(f family) []openflow.Flow {
 		if s.Prefix.Addr().Is4() != f.is4 {
 			continue
 		}
+		host, to := f.src.Addr(f.addr(vnet.HostTransit)), f.dst.Prefix(s.Prefix)
+		pass := append(n.place(), openflow.GotoTable(Route))
+		// From the transit range it is tracked, so that it can be answered: by the host itself, or by
+		// another network to a published port. The host's errors are about packets that were not.
+		track := append(n.place(), openflow.SetField(openflow.Reg0.Masked(mayOpen, mayOpen)),
+			openflow.CT{Commit: true, Zone: zone, Table: GatewayTracked})
 		flows = append(flows,
-			o.flow(GatewayIn, 90, match(f.proto, f.dst.Prefix(s.Prefix)), append(n.place(), openflow.GotoTable(Route))...),
-			// From the transit range it is tracked, so that it can be answered: by the host itself, or
-			// by another network to a published port.
-			o.flow(GatewayIn, 95, match(f.proto, f.src.Prefix(f.transit()), f.dst.Prefix(s.Prefix)),
-				append(n.place(), openflow.SetField(openflow.Reg0.Masked(mayOpen, mayOpen)),
-					openflow.CT{Commit: true, Zone: zone, Table: GatewayTracked})...))
+			o.flow(GatewayIn, 90, match(f.proto, to), pass...),
+			o.flow(GatewayIn, 95, match(f.proto, f.src.Prefix(f.transit()), to), track...),
+			o.flow(GatewayIn, 96, match(f.icmp, host, to), pass...),
+			o.flow(GatewayIn, 97, match(f.icmp, f.echo, host, to), track...))
 	}
 	return flows
 }

@@ -170,7 +170,7 @@ func TestFlowsOfAnOwner(t *testing.T) {
 		{"an endpoint with both families", pipeline.EndpointOwner(w.a1.ID), 36},
 		{"a network with one IPv4 subnet", pipeline.NetworkOwner(w.db.Ref()), 5},
 		{"a network with both families", pipeline.NetworkOwner(w.web.Ref()), 11},
-		{"the base", pipeline.Base, 62},
+		{"the base", pipeline.Base, 64},
 	} {
 		if got := owners[want.owner]; got != want.flows {
 			t.Errorf("%s has %d flows, want %d", want.what, got, want.flows)

@@ -76,13 +76,14 @@ func from(class uint64) openflow.Term { return openflow.Reg0.Masked(class, class
 // A family is one of the two address families, with its fields.
 type family struct {
 	proto, icmp openflow.Term
+	echo        openflow.Term // of ICMP: a request
 	src, dst    *openflow.Field
 	is4         bool
 }
 
 var (
-	ipv4 = family{openflow.IP, openflow.ICMP, openflow.IPv4Src, openflow.IPv4Dst, true}
-	ipv6 = family{openflow.IPv6, openflow.ICMPv6, openflow.IPv6Src, openflow.IPv6Dst, false}
+	ipv4 = family{openflow.IP, openflow.ICMP, openflow.ICMPType.Is(8), openflow.IPv4Src, openflow.IPv4Dst, true}
+	ipv6 = family{openflow.IPv6, openflow.ICMPv6, openflow.ICMPv6Type.Is(128), openflow.IPv6Src, openflow.IPv6Dst, false}
 )
 
 func familyOf(a netip.Addr) family {
