@@ -22,18 +22,14 @@ type Told struct {
 // Tell answers on port, by TCP and by UDP, in both families, until the test ends. An answer is as long as its question.
 func (c *Container) Tell(port uint16) {
 	c.tb.Helper()
-	var tcp net.Listener
+	tcp := c.Listen(port)
 	var udp net.PacketConn
-	at := fmt.Sprintf(":%d", port)
 	c.In(func() error {
 		var err error
-		if tcp, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", at); err != nil {
-			return err
-		}
-		udp, err = (&net.ListenConfig{}).ListenPacket(context.Background(), "udp", at)
+		udp, err = (&net.ListenConfig{}).ListenPacket(context.Background(), "udp", fmt.Sprintf(":%d", port))
 		return err
 	})
-	c.tb.Cleanup(func() { _, _ = tcp.Close(), udp.Close() })
+	c.tb.Cleanup(func() { _ = udp.Close() })
 	answer := func(question []byte, from net.Addr) []byte {
 		text := fmt.Appendf(nil, "%s %s\n", c.ID, from)
 		return append(text, bytes.Repeat([]byte{'.'}, max(0, len(question)-len(text)))...)

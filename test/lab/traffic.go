@@ -11,9 +11,8 @@ import (
 	"time"
 )
 
-// Serve answers TCP connections to port, of both families, with the container's id and then what comes in, until the
-// test ends.
-func (c *Container) Serve(port uint16) {
+// Listen opens a TCP port of the container. It closes with the test.
+func (c *Container) Listen(port uint16) net.Listener {
 	c.tb.Helper()
 	var l net.Listener
 	c.In(func() error {
@@ -22,6 +21,14 @@ func (c *Container) Serve(port uint16) {
 		return err
 	})
 	c.tb.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+// Serve answers TCP connections to port, of both families, with the container's id and then what comes in, until the
+// test ends.
+func (c *Container) Serve(port uint16) {
+	c.tb.Helper()
+	l := c.Listen(port)
 	go func() {
 		for {
 			conn, err := l.Accept()
