@@ -2,8 +2,12 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -28,37 +32,81 @@ func (n *Node) forget(ctx context.Context, e vnet.Endpoint) error {
 	if err != nil {
 		return err
 	}
-	var flush [][]string
+	tracked := map[vnet.Zone][]netip.Addr{}
 	for _, p := range e.Addrs {
 		if net.Zone != 0 {
-			flush = append(flush, ending(net.Zone, p.Addr())...)
+			tracked[net.Zone] = append(tracked[net.Zone], p.Addr())
 		}
 	}
 	var gone []netip.Addr
 	for _, a := range e.Aliases() {
-		flush = append(flush, ending(vnet.HostZone, a.Alias)...)
+		tracked[vnet.HostZone] = append(tracked[vnet.HostZone], a.Alias)
 		gone = append(gone, a.Alias)
 		if net.Gateway == vnet.GatewayRouted {
 			gone = append(gone, a.Addr)
 		}
 	}
-	if _, err := ovs.ControlEach(ctx, n.OVSRunDir, "dpctl/flush-conntrack", flush); err != nil {
+	if err := n.untrack(ctx, tracked); err != nil {
 		return kind(err)
 	}
 	_, err = gateway.Forget(gone...)
 	return err
 }
 
-// ending are the arguments of dpctl/flush-conntrack that end the connections of a zone that a
-// opened, or that were opened to it. Of IPv6 only those of TCP, UDP and SCTP: ovs-vswitchd with the
-// userspace datapath dies of being asked to forget one of ICMPv6 (lib/conntrack.c,
-// tuple_to_conn_key). Those end by themselves, in 30 s.
-func ending(z vnet.Zone, a netip.Addr) [][]string {
-	tuples := []string{"ct_nw_src=" + a.String()}
-	if a.Is6() {
-		tuples = nil
-		for _, protocol := range []int{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP} {
-			tuples = append(tuples, fmt.Sprintf("ct_ipv6_src=%s,ct_nw_proto=%d", a, protocol))
+// untrackTries is how often the zones are looked at. All but the first few times find nothing.
+const untrackTries = 20
+
+// untrack ends the connections that an address opened, or that were opened to it, in the address's
+// zone of the switch. It looks again until there are none: ovs-vswitchd passes over some of those
+// that it is to forget, since the table that it walks through shrinks meanwhile.
+func (n *Node) untrack(ctx context.Context, gone map[vnet.Zone][]netip.Addr) error {
+	zones := slices.Sorted(maps.Keys(gone))
+	var dump [][]string
+	for _, z := range zones {
+		dump = append(dump, []string{fmt.Sprintf("zone=%d", z)})
+	}
+	for range untrackTries {
+		tracked, err := ovs.ControlEach(ctx, n.OVSRunDir, "dpctl/dump-conntrack", dump)
+		if err != nil {
+			return err
+		}
+		var flush [][]string
+		for i, z := range zones {
+			for _, a := range gone[z] {
+				flush = append(flush, ending(tracked[i], z, a)...)
+			}
+		}
+		if len(flush) == 0 {
+			return nil
+		}
+		if _, err := ovs.ControlEach(ctx, n.OVSRunDir, "dpctl/flush-conntrack", flush); err != nil {
+			return err
+		}
+	}
+	return vnet.OfKind(vnet.ErrUnavailable, errors.New("ovs-vswitchd goes on tracking connections that nobody has any more"))
+}
+
+// ending are the arguments of dpctl/flush-conntrack that end the connections tracked in a zone that
+// have a for a sender, if there are any. Those of ICMPv6 are left, and end by
+// themselves, in 30 s: ovs-vswitchd with the userspace datapath dies of being asked to forget one
+// (lib/conntrack.c, tuple_to_conn_key).
+func ending(tracked string, z vnet.Zone, a netip.Addr) [][]string {
+	var tuples []string
+	for line := range strings.Lines(tracked) {
+		protocol, rest, _ := strings.Cut(line, ",")
+		if !strings.Contains(rest, "(src="+a.String()+",") {
+			continue
+		}
+		tuple := "ct_nw_src=" + a.String()
+		if a.Is6() {
+			number, known := map[string]int{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}[protocol]
+			if !known {
+				continue
+			}
+			tuple = fmt.Sprintf("ct_ipv6_src=%s,ct_nw_proto=%d", a, number)
+		}
+		if !slices.Contains(tuples, tuple) {
+			tuples = append(tuples, tuple)
 		}
 	}
 	zone := fmt.Sprintf("zone=%d", z)
