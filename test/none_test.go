@@ -160,7 +160,7 @@ func TestWithoutAGatewayNothingLeavesTheTenant(t *testing.T) {
 	}
 	ip := func(f []byte) bool {
 		t := binary.BigEndian.Uint16(f[12:])
-		listens := f[0] == 0x33 && f[5] == 0x16 // a multicast listener report, RFC 3810
+		listens := f[0] == 0x33 && f[5] == 0x16                                       // a multicast listener report, RFC 3810
 		return t != 0x0806 && !listens && (t != 0x86dd || f[20] != 58 || f[54] < 130) // the wire's own ARP and neighbour discovery
 	}
 	if got := gate.Frames(func([]byte) bool { return true }); len(got) > 0 {
