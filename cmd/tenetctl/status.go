@@ -171,6 +171,8 @@ func showStatus(w io.Writer, s statusView) {
 			rows = append(rows, []any{"", "waits for its flows (flow-restore-wait): tenetctl sync --after-switch"})
 		}
 		switch {
+		case b.Datapath == "" && b.Version != "" && s.Store.Endpoints > 0 && i == 0:
+			rows = append(rows, []any{"bridge", fmt.Sprintf("%s is gone, with %s recorded: tenetctl sync", b.Bridge, plural(s.Store.Endpoints, "endpoint"))})
 		case b.Datapath == "" && b.Version != "":
 			rows = append(rows, []any{"bridge", b.Bridge + ", to be made by the first ADD"})
 		case b.Datapath != "":

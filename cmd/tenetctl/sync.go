@@ -139,7 +139,7 @@ func showDrifts(w io.Writer, drifts []driftView, dryRun bool) {
 			fmt.Fprintf(w, "%s%s %sset right\n", where, plural(len(d.Meters), "meter"), would)
 		}
 		for _, difference := range d.Host {
-			fmt.Fprintf(w, "%son the host, %sset right: %s\n", where, would, difference)
+			fmt.Fprintf(w, "%son the host: %s\n", where, difference)
 		}
 	}
 }

@@ -103,7 +103,9 @@ func target(tx store.Tx, from vnet.Endpoint, text string, source netip.Addr) (ne
 		return addr.WithZone("").Unmap(), notes, nil
 	}
 	foreign := func(r vnet.Ref) {
-		if r.Tenant != from.Tenant {
+		if net, err := store.Network(tx, r); r.Tenant != from.Tenant && err == nil && net.Gateway == vnet.GatewayRouted {
+			notes = append(notes, fmt.Sprintf("%s is of another tenant, in a network that the host routes: whoever reaches the host reaches it", text))
+		} else if r.Tenant != from.Tenant {
 			notes = append(notes, fmt.Sprintf("%s is of another tenant, whom %s cannot address: this is where the address leads in tenant %s", text, from.Attachment, from.Tenant))
 		}
 	}

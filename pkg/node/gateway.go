@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 
@@ -123,6 +124,11 @@ func (n *Node) syncHost(ctx context.Context, bridge string, apply bool) ([]strin
 	if errors.Is(err, gateway.ErrNoLink) {
 		return []string{"link " + vnet.GatewayLink + " is not there"}, nil
 	}
+	for _, egress := range state.Egress {
+		if own, localErr := gateway.IsLocal(ctx, egress.Address); localErr == nil && !own {
+			differs = append(differs, fmt.Sprintf("egressAddress %s is not an address of this node any more: only you can give it back", egress.Address))
+		}
+	}
 	return differs, kind(err)
 }
 
@@ -241,9 +247,18 @@ func (n *Node) CheckNetwork(ctx context.Context, net vnet.Network) error {
 	return nil
 }
 
-// checkPorts looks whether the host itself has one of the ports.
-func checkPorts(ports []vnet.PortMapping) error {
+// checkPorts looks whether the host has the addresses, and nobody on it the ports.
+func checkPorts(ctx context.Context, ports []vnet.PortMapping) error {
 	for _, m := range ports {
+		if a := m.HostIP; a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() {
+			own, err := gateway.IsLocal(ctx, a)
+			if err != nil {
+				return err
+			}
+			if !own {
+				return vnet.WithHint(vnet.Invalidf("portMappings: hostIP %s is not an address of this node", a), "leave hostIP out for all of its addresses")
+			}
+		}
 		holder, err := gateway.Holder(m.Protocol, m.HostIP, m.HostPort)
 		if err != nil {
 			return err

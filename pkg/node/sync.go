@@ -208,7 +208,7 @@ func (s sight) orphaned(e vnet.Endpoint) string {
 	case e.State == vnet.Leaving:
 		return "its DEL was cut short"
 	case !s.links[e.ID.Port()]:
-		return "its link is gone, with the container's namespace"
+		return "its link is gone"
 	}
 	return ""
 }

@@ -63,7 +63,7 @@ func TestWhatIsNobodys(t *testing.T) {
 		Endpoints: []Orphan{
 			{pending.ID, "its ADD was cut short", pending},
 			{leaving.ID, "its DEL was cut short", leaving},
-			{gone.ID, "its link is gone, with the container's namespace", gone},
+			{gone.ID, "its link is gone", gone},
 			{rebooted.ID, "it is of an earlier boot", rebooted},
 		},
 		Ports: []string{"tstranded"}, Links: []string{"tleft"}, Unplugged: []vnet.EndpointID{deaf.ID},

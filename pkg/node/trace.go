@@ -201,6 +201,9 @@ func (v *Verdict) deliver(k names, sent []output, from vnet.Endpoint) {
 	if len(v.Delivered) == 0 {
 		v.Sentence = "handed to " + strings.Join(ports, ", ")
 	}
+	if len(sent) == 1 && sent[0].port == vnet.GatewayPort {
+		v.Sentence += ", whose routes and rules decide from here on"
+	}
 }
 
 // notSent tells why a packet that found its way was not sent.

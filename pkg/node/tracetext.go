@@ -43,8 +43,17 @@ var (
 // vnet.ErrInvalid if there is none in it.
 func parseTrace(text string) ([]tableVisit, error) {
 	var visits []tableVisit
+	var first, bridge string // a patch port leads into an uplink's bridge, which is none of ours to explain
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\r\n")
+		if name := strings.TrimSpace(line); strings.HasPrefix(name, "bridge(") {
+			if bridge = name; first == "" {
+				first = name
+			}
+		}
+		if bridge != first {
+			continue
+		}
 		if strings.HasPrefix(line, "Final flow:") || strings.HasPrefix(line, "Megaflow:") || strings.HasPrefix(line, "Datapath actions:") {
 			continue
 		}

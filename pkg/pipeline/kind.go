@@ -45,7 +45,7 @@ const (
 
 // drops gives each drop its name, and what happened in words.
 var drops = map[Kind]struct{ name, text string }{
-	UnknownPort:       {"unknown-port", "it came in by a port that belongs to no endpoint"},
+	UnknownPort:       {"unknown-port", "it came in by a port, or in a VLAN of an uplink, that belongs to nothing here"},
 	VLANTag:           {"vlan-tag", "a container sent a VLAN tag"},
 	BridgeControl:     {"bridge-control", "a container sent a bridge-control frame (01:80:c2:00:00:0x)"},
 	SpoofedMAC:        {"spoofed-mac", "the sender used a MAC that is not its own"},

@@ -55,6 +55,15 @@ func (n Network) route(p netip.Prefix) openflow.Flow {
 		openflow.SetField(n.inNetwork()), openflow.GotoTable(NextHop))
 }
 
+// asks matches who may ask for the gateway's echo: all of the tenant, or, where the host's own
+// address stands for a gateway, which other networks of the tenant may have as well, this network.
+func (n Network) asks(g netip.Addr) openflow.Term {
+	if g == vnet.HostTransit.Like(g) {
+		return n.inNetwork()
+	}
+	return n.inTenant()
+}
+
 // gateway4 answers ARP for the gateway, and ping.
 func (n Network) gateway4(g netip.Addr) []openflow.Flow {
 	o := NetworkOwner(n.Ref())
@@ -68,7 +77,7 @@ func (n Network) gateway4(g netip.Addr) []openflow.Flow {
 			openflow.Move(openflow.ARPSpa, openflow.ARPTpa),
 			openflow.SetField(openflow.ARPSpa.Addr(g)),
 			openflow.InPortAction()),
-		o.flow(Route, 130, match(openflow.ICMP, n.inTenant(), routerDst, openflow.ICMPType.Is(8), openflow.ICMPCode.Is(0), openflow.IPv4Dst.Addr(g)),
+		o.flow(Route, 130, match(openflow.ICMP, n.asks(g), routerDst, openflow.ICMPType.Is(8), openflow.ICMPCode.Is(0), openflow.IPv4Dst.Addr(g)),
 			openflow.Move(openflow.EthSrc, openflow.EthDst),
 			openflow.SetField(routerSource),
 			openflow.Move(openflow.IPv4Src, openflow.IPv4Dst),
@@ -105,7 +114,7 @@ func (n Network) gateway6(g netip.Addr) []openflow.Flow {
 				openflow.SetField(openflow.NDTarget.Addr(g)),
 				openflow.SetField(openflow.NDTLL.MAC(router)),
 				openflow.InPortAction())...),
-		o.flow(Route, 130, match(openflow.ICMPv6, n.inTenant(), routerDst, openflow.ICMPv6Type.Is(128), openflow.ICMPv6Code.Is(0), openflow.IPv6Dst.Addr(g)),
+		o.flow(Route, 130, match(openflow.ICMPv6, n.asks(g), routerDst, openflow.ICMPv6Type.Is(128), openflow.ICMPv6Code.Is(0), openflow.IPv6Dst.Addr(g)),
 			append(back[:2:2],
 				openflow.Move(openflow.IPv6Src, openflow.IPv6Dst),
 				openflow.SetField(openflow.IPv6Src.Addr(g)),

@@ -33,7 +33,7 @@ func check(ctx context.Context, n *node.Node, r *cni.Request) error {
 		return err
 	}
 	if differs = append(differs, told...); len(differs) > 0 {
-		return vnet.WithHint(vnet.Existsf("%s: %s", at, strings.Join(differs, "; ")), "repair it: tenetctl sync")
+		return vnet.WithHint(vnet.Existsf("%s: %s", at, strings.Join(differs, "; ")), "repair it: tenetctl sync; what differs inside the container takes a DEL and an ADD")
 	}
 	if e.Delegate != nil {
 		return cni.DelegateCheck(ctx, e)
