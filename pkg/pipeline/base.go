@@ -43,10 +43,10 @@ func BaseFlows() []openflow.Flow {
 
 		b.drop(Neighbour, 0, UnknownNeighbour),
 
-		b.drop(Route, 20, TunnelForbidden, match(openflow.UDP, router, openflow.UDPDst.Is(4789))...), // VXLAN, RFC 7348
-		b.drop(Route, 20, TunnelForbidden, match(openflow.UDP, router, openflow.UDPDst.Is(6081))...), // Geneve, RFC 8926
-		b.drop(Route, 20, TunnelForbidden, match(openflow.UDP6, router, openflow.UDPDst.Is(4789))...),
-		b.drop(Route, 20, TunnelForbidden, match(openflow.UDP6, router, openflow.UDPDst.Is(6081))...),
+		b.drop(Route, 128, TunnelForbidden, match(openflow.UDP, router, openflow.UDPDst.Is(4789))...), // VXLAN, RFC 7348
+		b.drop(Route, 128, TunnelForbidden, match(openflow.UDP, router, openflow.UDPDst.Is(6081))...), // Geneve, RFC 8926
+		b.drop(Route, 128, TunnelForbidden, match(openflow.UDP6, router, openflow.UDPDst.Is(4789))...),
+		b.drop(Route, 128, TunnelForbidden, match(openflow.UDP6, router, openflow.UDPDst.Is(6081))...),
 		b.drop(Route, 10, Unroutable, router),
 		b.flow(Route, 0, nil, openflow.GotoTable(Destination)),
 

@@ -25,12 +25,15 @@ func toHost() []openflow.Action {
 }
 
 // nowhere are destinations that no packet leaves a tenant for: the host itself would take the
-// first for its own loopback (published ports make it accept them), and none of the others is routed.
+// first for its own loopback (published ports make it accept them), none of the others is routed,
+// and link-local addresses are the node's: a cloud answers there with the node's credentials.
 var nowhere = []netip.Prefix{
 	netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("0.0.0.0/8"),
-	netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32"),
+	netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32"), linkLocal4,
 	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }
+
+var linkLocal4 = netip.MustParsePrefix("169.254.0.0/16") // RFC 3927; the transit range is in it
 
 // egress are the base's flows of a family for what leaves.
 func (f family) egress() []openflow.Flow {
@@ -38,7 +41,11 @@ func (f family) egress() []openflow.Flow {
 	var flows []openflow.Flow
 	for _, p := range nowhere {
 		if p.Addr().Is4() == f.is4 {
-			flows = append(flows, b.drop(Egress, 160, Unroutable, match(f.proto, f.dst.Prefix(p))...))
+			priority := uint16(160)
+			if p == linkLocal4 {
+				priority = 140 // below what lets answers into the transit range
+			}
+			flows = append(flows, b.drop(Egress, priority, Unroutable, match(f.proto, f.dst.Prefix(p))...))
 		}
 	}
 	for _, answer := range []openflow.Term{

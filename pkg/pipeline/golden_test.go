@@ -168,9 +168,9 @@ func TestFlowsOfAnOwner(t *testing.T) {
 	}{
 		{"an endpoint with one IPv4 address", pipeline.EndpointOwner(w.a3.ID), 16},
 		{"an endpoint with both families", pipeline.EndpointOwner(w.a1.ID), 36},
-		{"a network with one IPv4 subnet", pipeline.NetworkOwner(w.db.Ref()), 5},
-		{"a network with both families", pipeline.NetworkOwner(w.web.Ref()), 11},
-		{"the base", pipeline.Base, 64},
+		{"a network with one IPv4 subnet", pipeline.NetworkOwner(w.db.Ref()), 6},
+		{"a network with both families", pipeline.NetworkOwner(w.web.Ref()), 13},
+		{"the base", pipeline.Base, 65},
 	} {
 		if got := owners[want.owner]; got != want.flows {
 			t.Errorf("%s has %d flows, want %d", want.what, got, want.flows)

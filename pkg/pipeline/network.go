@@ -27,7 +27,7 @@ func NetworkFlows(n Network) []openflow.Flow {
 		flows = append(flows, n.wire()...)
 	}
 	for _, s := range n.Subnets {
-		flows = append(flows, n.route(s.Prefix))
+		flows = append(flows, n.route(s.Prefix), n.routeEnd(s.Prefix))
 		g := s.Gateway
 		if n.IsProvider() { // that is a router on the wire
 			g = netip.Addr{}
@@ -47,12 +47,25 @@ func NetworkFlows(n Network) []openflow.Flow {
 
 // route leads packets for the prefix, sent to the router from anywhere in the tenant, into this network.
 func (n Network) route(p netip.Prefix) openflow.Flow {
-	f, in := familyOf(p.Addr()), n.inTenant()
-	if n.IsProvider() { // its way to other networks is a router on the wire
-		in = n.inNetwork()
-	}
-	return NetworkOwner(n.Ref()).flow(Route, 100, match(f.proto, in, routerDst, f.dst.Prefix(p)),
+	f := familyOf(p.Addr())
+	return NetworkOwner(n.Ref()).flow(Route, 100, match(f.proto, n.mayReach(), routerDst, f.dst.Prefix(p)),
 		openflow.SetField(n.inNetwork()), openflow.GotoTable(NextHop))
+}
+
+// mayReach matches packets that the router may lead into the network: those of the tenant, but
+// only its own where its way to others is a router on the wire.
+func (n Network) mayReach() openflow.Term {
+	if n.IsProvider() {
+		return n.inNetwork()
+	}
+	return n.inTenant()
+}
+
+// routeEnd drops what would be led into this network and must not go further: the host, which
+// tells senders of such packets that leave the tenant, may have the address itself.
+func (n Network) routeEnd(p netip.Prefix) openflow.Flow {
+	f := familyOf(p.Addr())
+	return NetworkOwner(n.Ref()).drop(Route, 127, TTLExpired, match(f.proto, n.mayReach(), from(classEndpoint), routerDst, openflow.IPTTL.Is(1), f.dst.Prefix(p))...)
 }
 
 // asks matches who may ask for the gateway's echo: all of the tenant, or, where the host's own
@@ -107,7 +120,7 @@ func (n Network) gateway6(g netip.Addr) []openflow.Flow {
 				openflow.SetField(openflow.IPv6Src.Addr(g)),
 				openflow.SetField(openflow.NDSLL.MAC(router)),
 				openflow.InPortAction())...),
-		o.flow(Destination, 210, match(openflow.ICMPv6, n.inNetwork(), routerDst, openflow.ICMPv6Type.Is(136), openflow.ICMPv6Code.Is(0), openflow.IPv6Dst.Addr(g)),
+		o.flow(Destination, 210, match(openflow.ICMPv6, n.inNetwork(), from(classEndpoint), routerDst, openflow.ICMPv6Type.Is(136), openflow.ICMPv6Code.Is(0), openflow.IPv6Dst.Addr(g)),
 			append(back[:2:2],
 				openflow.Move(openflow.IPv6Src, openflow.IPv6Dst),
 				openflow.SetField(openflow.IPv6Src.Addr(g)),

@@ -127,6 +127,9 @@ func (n Network) Normal() (Network, error) {
 		}
 		n.Subnets[i] = normal
 	}
+	if a := n.EgressAddress; a.IsValid() && !slices.ContainsFunc(n.Subnets, func(s Subnet) bool { return s.Prefix.Addr().Is4() == a.Is4() }) {
+		return n, Invalidf("egressAddress %s: network %s has no subnet of that family", a, n.Ref())
+	}
 	return n, n.CheckMTU(maxMTU)
 }
 
@@ -242,7 +245,7 @@ func (n Network) Differs(stands Network) string {
 		return fmt.Sprintf("egressAddress: %s is asked, %s stands", n.EgressAddress, textOr(stands.EgressAddress.IsValid(), stands.EgressAddress, "none"))
 	case n.Provider != stands.Provider:
 		return fmt.Sprintf("provider: %s is asked, %s stands", textOr(n.IsProvider(), n.Provider, "none"), textOr(stands.IsProvider(), stands.Provider, "none"))
-	case !n.DNS.IsZero() && !n.DNS.equal(stands.DNS):
+	case !n.DNS.IsZero() && !stands.DNS.IsZero() && !n.DNS.equal(stands.DNS): // a network without leaves it to each configuration
 		return fmt.Sprintf("dns: %+v is asked, %+v stands", n.DNS, stands.DNS)
 	case !slices.EqualFunc(n.Subnets, stands.Subnets, equalSubnet):
 		return fmt.Sprintf("subnets: %s is asked, %s stands", subnetList(n.Subnets), subnetList(stands.Subnets))
