@@ -50,10 +50,13 @@ type rule struct {
 //
 // The chains, by the way of a packet. guard drops what comes in by another link
 // with an address of the range, which no neighbour of the host has any business
-// with. publish, for packets that come in and for the host's own, translates
-// what is for the host to what is published. forward and input let pass what is
-// known, and drop what is new and for the range: aliases are for the host, and
-// route_localnet is not to let what is behind the link at the host's loopback.
+// with, and what comes by any link for an address of loopback: the kernel looks
+// for such packets only after publish has led them to what is published on
+// loopback alone. publish, for packets that come in and for the host's own,
+// translates what is for the host to what is published. forward and input let
+// pass what is known, and drop what is new and for the range: aliases are for
+// the host, and route_localnet is not to let what is behind the link at the
+// host's loopback.
 // leave translates what comes from the range and leaves the host; enter, within
 // it, what goes into the link and must come back by the host: from loopback,
 // to containers that know no other way, and between two routed prefixes if the
@@ -87,6 +90,7 @@ func newTable(s State) *table {
 		elsewhere := exprs(comes(expr.CmpOpNeq, s.Link), comes(expr.CmpOpNeq, "lo"))
 		guard.add("", elsewhere, within(source, rng), drop())
 		guard.add("", elsewhere, within(destination, rng), drop())
+		guard.add("loopback is for the host alone", comes(expr.CmpOpNeq, "lo"), within(destination, loopback), drop())
 
 		one, every := t.ports(s, like)
 		published.add("", publish(one, like, true))
