@@ -157,7 +157,8 @@ type change struct {
 }
 
 // plan lists what must be done, in order: the table, which keeps neighbours of
-// the host away from the range, comes before the ways into it.
+// the host away from the range, comes before the ways into it, and the way to
+// the first of Nets, by which Standing knows that all is done, comes last.
 func plan(ctx context.Context, h *netlink.Handle, s State) ([]change, error) {
 	wrong := func(err error) ([]change, error) { return nil, fmt.Errorf("gateway %s: %w", s.Link, err) }
 	if err := s.validate(); err != nil {
@@ -200,11 +201,18 @@ func Remove(ctx context.Context, link string) error {
 	return nil
 }
 
-// Standing tells whether the link is up and our table there, and no more: it is
-// cheap, and where it says no Ensure finds out why.
-func Standing(name string) bool {
+// Standing tells whether the link is up, our table there, and the host's way to
+// probe, an address of the first of Nets, by that link. It is cheap. Ensure lays
+// that way last of all: an Ensure that was cut off before it does not stand. Of
+// what somebody took away later it sees no more than these, and where it says no
+// Ensure finds out why.
+func Standing(name string, probe netip.Addr) bool {
 	l, err := netlink.LinkByName(name) //nolint:forbidigo // an interrupted dump is a no
 	if err != nil || !up(l) {
+		return false
+	}
+	way, err := netlink.RouteGet(probe.AsSlice())
+	if err != nil || len(way) != 1 || way[0].LinkIndex != l.Attrs().Index {
 		return false
 	}
 	conn, err := nftables.New()

@@ -26,7 +26,8 @@ func family(a netip.Addr) int {
 	return netlink.FAMILY_V6
 }
 
-// wantedRoutes are the ways into the link: the ranges, and all that is led there.
+// wantedRoutes are the ways into the link: all that is led there, and the
+// ranges, of which the first comes last (see Standing).
 func wantedRoutes(s State, index int) []netlink.Route {
 	var want []netlink.Route
 	lead := func(p netip.Prefix, mtu int) {
@@ -38,9 +39,6 @@ func wantedRoutes(s State, index int) []netlink.Route {
 			LinkIndex: index, Family: family(n.Via), Dst: ipNet(p), Gw: n.Via.AsSlice(), Src: n.Host.Addr().AsSlice(), MTU: mtu,
 			Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Protocol: routeProtocol, Flags: int(netlink.FLAG_ONLINK),
 		})
-	}
-	for _, n := range s.Nets {
-		lead(n.rng(), 0)
 	}
 	for _, r := range s.Routes {
 		lead(r.Prefix, r.MTU)
@@ -55,6 +53,9 @@ func wantedRoutes(s State, index int) []netlink.Route {
 			LinkIndex: index, Family: netlink.FAMILY_V6, Dst: ipNet(netip.PrefixFrom(netip.IPv6Loopback(), 128)), Priority: 1024,
 			Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: routeProtocol,
 		})
+	}
+	for _, n := range slices.Backward(s.Nets) {
+		lead(n.rng(), 0)
 	}
 	return want
 }

@@ -73,7 +73,11 @@ func TestRepair(t *testing.T) {
 	w.ensure(s)
 }
 
-// Cut off after any step, it has let nobody in, and is finished by the next call.
+// probe is an address of the range, by which Standing asks for the way there.
+var probe = netip.MustParseAddr("169.254.64.2")
+
+// Cut off after any step, it has let nobody in, does not stand, and is finished
+// by the next call.
 func TestCutOff(t *testing.T) {
 	w := newWorld(t)
 	s := everything()
@@ -94,7 +98,32 @@ func TestCutOff(t *testing.T) {
 		if table := w.run("nft list tables"); table == "" && way != "" {
 			t.Errorf("after %d steps there are routes and no table: %s", steps, way)
 		}
+		if got, want := Standing("tenet-gw", probe), steps == len(changes); got != want {
+			t.Errorf("after %d steps of %d: Standing is %v", steps, len(changes), got)
+		}
 		w.ensure(s)
+	}
+}
+
+// What leads nowhere does not stand.
+func TestStanding(t *testing.T) {
+	w := newWorld(t)
+	for _, change := range []string{
+		"ip link set tenet-gw down",
+		"nft delete table inet tenet",
+		"ip route flush dev tenet-gw",
+		"ip route del 169.254.64.0/18",
+		"ip addr del 169.254.64.1/32 dev tenet-gw", // which takes the routes along
+		"ip route add 169.254.64.2/32 via 192.0.2.9",
+	} {
+		w.ensure(state())
+		if !Standing("tenet-gw", probe) {
+			t.Errorf("before %s: it does not stand", change)
+		}
+		w.run(change)
+		if Standing("tenet-gw", probe) {
+			t.Errorf("after %s: it stands", change)
+		}
 	}
 }
 
@@ -196,18 +225,18 @@ func TestForwarding(t *testing.T) {
 // Remove leaves nothing of ours and all that is others'; it can be repeated.
 func TestRemove(t *testing.T) {
 	w := newWorld(t)
-	if Standing("tenet-gw") {
+	if Standing("tenet-gw", probe) {
 		t.Error("it stands before it was made")
 	}
 	must(t, Remove(t.Context(), "tenet-gw"))
 	w.run("nft add table ip tenet; nft add table inet other; ip route add 10.8.0.0/24 dev eth0 proto 116")
 	w.ensure(everything())
-	if !Standing("tenet-gw") {
+	if !Standing("tenet-gw", probe) {
 		t.Error("it does not stand")
 	}
 	must(t, Remove(t.Context(), "tenet-gw"))
 	must(t, Remove(t.Context(), "tenet-gw"))
-	if Standing("tenet-gw") {
+	if Standing("tenet-gw", probe) {
 		t.Error("it stands after it was removed")
 	}
 	if got := w.run("nft list tables; ip route show proto 116; ip -6 route show table all proto 116"); got != "table ip tenet\ntable inet other\n10.8.0.0/24 dev eth0 scope link \n" {
