@@ -133,6 +133,13 @@ func Ensure(ctx context.Context, s State) error {
 // Diff says in words what Ensure would change; none if the host agrees with s.
 // It changes nothing.
 func Diff(ctx context.Context, s State) ([]string, error) {
+	return DiffFor(ctx, s, func(netip.Prefix) bool { return true })
+}
+
+// DiffFor is Diff for one who does not answer for every route: of the prefixes
+// that are led to the link, or were, it tells only those of which only says yes.
+// What all share, the ranges too, it tells like Diff.
+func DiffFor(ctx context.Context, s State, only func(netip.Prefix) bool) ([]string, error) {
 	h, err := openHere()
 	if err != nil {
 		return nil, fmt.Errorf("gateway %s: %w", s.Link, err)
@@ -144,15 +151,18 @@ func Diff(ctx context.Context, s State) ([]string, error) {
 	}
 	var words []string
 	for _, c := range changes {
-		words = append(words, c.differs...)
+		if !c.prefix.IsValid() || only(c.prefix) {
+			words = append(words, c.differs...)
+		}
 	}
 	return words, nil
 }
 
 // change is one thing to be done.
 type change struct {
-	what    string   // is done
-	differs []string // is the reason
+	what    string       // is done
+	differs []string     // is the reason
+	prefix  netip.Prefix // is of Routes, or was; zero if it is about something that all share
 	do      func() error
 }
 

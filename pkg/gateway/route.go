@@ -83,6 +83,7 @@ func planRoutes(ctx context.Context, h *netlink.Handle, s State, l netlink.Link)
 		changes = append(changes, change{
 			what:    "remove the route " + words(r),
 			differs: []string{fmt.Sprintf("%s has a route to %s that nobody needs", s.Link, words(r))},
+			prefix:  s.led(r),
 			do:      func() error { return unless(unix.ESRCH, h.RouteDel(&r)) },
 		})
 	}
@@ -95,6 +96,7 @@ func planRoutes(ctx context.Context, h *netlink.Handle, s State, l netlink.Link)
 			taken = append(taken, change{
 				what:    "add the route " + words(w),
 				differs: []string{fmt.Sprintf("%s does not have the route %s, the host has %s", s.Link, words(w), other)},
+				prefix:  s.led(w),
 				do:      func() error { return fmt.Errorf("a route to %s %w and is not ours", other, ErrExists) },
 			})
 			continue
@@ -102,10 +104,21 @@ func planRoutes(ctx context.Context, h *netlink.Handle, s State, l netlink.Link)
 		changes = append(changes, change{
 			what:    "add the route " + words(w),
 			differs: []string{fmt.Sprintf("%s does not have the route %s", s.Link, words(w))},
+			prefix:  s.led(w),
 			do:      func() error { return unless(unix.EEXIST, h.RouteAdd(&w)) },
 		})
 	}
 	return append(changes, taken...), nil
+}
+
+// led is the prefix that r leads to the link as it is; zero if r is a way that
+// all share: one to a range, or to ::1.
+func (s State) led(r netlink.Route) netip.Prefix {
+	p := prefix(r.Dst)
+	if r.Table == unix.RT_TABLE_LOCAL || slices.ContainsFunc(s.Nets, func(n Net) bool { return n.rng() == p }) {
+		return netip.Prefix{}
+	}
+	return p
 }
 
 // unless is err, or nil where somebody else was faster: the next look tells

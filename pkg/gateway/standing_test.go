@@ -187,6 +187,18 @@ func TestForeignRoute(t *testing.T) {
 		t.Errorf("Ensure says %v, want the host's route", err)
 	}
 	w.differs(everything(), "tenet-gw does not have the route 10.7.0.0/24 via 169.254.64.2 mtu 1400, the host has 10.7.0.0/24 via 192.0.2.9 dev eth0")
+	// Who does not answer for that prefix hears nothing of it, nor of what is
+	// left of another's, but of its own and of what all share.
+	w.run("ip route del 10.7.1.0/24; ip route del 169.254.64.0/18; ip -6 route del table local ::1 dev tenet-gw; ip route add 10.9.0.0/24 dev tenet-gw proto 116")
+	got, err := DiffFor(t.Context(), everything(), func(p netip.Prefix) bool { return p == netip.MustParsePrefix("10.7.1.0/24") })
+	must(t, err)
+	if want := []string{
+		"tenet-gw does not have the route 10.7.1.0/24 via 169.254.64.2",
+		"tenet-gw does not have the route local ::1/128",
+		"tenet-gw does not have the route 169.254.64.0/18 via 169.254.64.2",
+	}; !slices.Equal(got, want) {
+		t.Errorf("DiffFor says %q, want %q", got, want)
+	}
 	for prefix, want := range map[string]string{
 		"10.7.0.128/25": "10.7.0.0/24 via 192.0.2.9 dev eth0", "10.0.0.0/8": "10.7.0.0/24 via 192.0.2.9 dev eth0",
 		"10.8.0.0/16": "", "192.0.2.0/25": "192.0.2.0/24 dev eth0",
