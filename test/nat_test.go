@@ -12,6 +12,7 @@ import (
 
 	"github.com/gopacket/gopacket/layers"
 
+	"github.com/tenet-cni/tenet/pkg/gateway"
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 	"github.com/tenet-cni/tenet/test/lab"
@@ -259,6 +260,14 @@ func TestNobodyOutsideOpensAConnectionToATenant(t *testing.T) {
 		lab.UDP4(lab.Eth(own, mac.HardwareAddr(), layers.EthernetTypeIPv4), lab.IP4(host4, netip.MustParseAddr("203.0.113.1")), token))
 	sent += 2
 	lab.Eventually(t, "all to arrive at the host", func() bool { return gate.Count(token) == sent })
+
+	lab.Must(t, lab.Inside(w.NetNS, func() error {
+		drops, err := gateway.Drops()
+		if want := uint64(sent - 1); drops["guard"] != want { // all but that to the container's own address
+			t.Errorf("the host's guard drops %d, want %d", drops["guard"], want)
+		}
+		return err
+	}))
 
 	before := w.Drops()
 	network := w.transit("blue", "web")
