@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -16,11 +18,21 @@ import (
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-// flushZone empties a conntrack zone of the switch.
-func (n *Node) flushZone(ctx context.Context, z vnet.Zone) error {
-	_, err := ovs.Control(ctx, n.OVSRunDir, "dpctl/flush-conntrack", fmt.Sprintf("zone=%d", z))
+// EmptyZone empties the network's conntrack zone if no endpoint of it works yet: what is in it
+// is of an earlier life.
+func (n *Node) EmptyZone(ctx context.Context, r Recorded) error {
+	if !r.fresh || r.Network.Zone == 0 {
+		return nil
+	}
+	_, err := ovs.Control(ctx, n.OVSRunDir, "dpctl/flush-conntrack", fmt.Sprintf("zone=%d", r.Network.Zone))
+	if errors.Is(err, ovs.ErrRefused) {
+		return nil // a machine with datapaths of both kinds: Open vSwitch 3.1 does not take the one that is meant
+	}
 	return kind(err)
 }
+
+// datapath names the bridge's as dpctl/dump-conntrack does (ovs-dpctl(8)); a machine may have both kinds.
+func datapath(b ovs.Bridge) string { return b.Datapath + "@ovs-" + b.Datapath }
 
 // forget ends what is tracked of the endpoint's connections, in the switch and in the host. Its
 // flows must be gone, or new ones would come.
@@ -46,7 +58,10 @@ func (n *Node) forget(ctx context.Context, e vnet.Endpoint) error {
 			gone = append(gone, a.Addr)
 		}
 	}
-	if err := n.untrack(ctx, tracked); err != nil {
+	switch err := n.untrack(ctx, e.Bridge, tracked); {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, ovs.ErrNotFound), errors.Is(err, ovs.ErrRefused):
+		// No ovs-vswitchd, no bridge, no datapath, or two kinds of it. What is still tracked, the network's next first endpoint ends.
+	case err != nil:
 		return kind(err)
 	}
 	_, err = gateway.Forget(gone...)
@@ -59,11 +74,19 @@ const untrackTries = 20
 // untrack ends the connections that an address opened, or that were opened to it, in the address's
 // zone of the switch. It looks again until there are none: ovs-vswitchd passes over some of those
 // that it is to forget, since the table that it walks through shrinks meanwhile.
-func (n *Node) untrack(ctx context.Context, gone map[vnet.Zone][]netip.Addr) error {
+func (n *Node) untrack(ctx context.Context, bridge string, gone map[vnet.Zone][]netip.Addr) error {
+	sw, err := n.dial(ctx)
+	if err != nil {
+		return err
+	}
+	b, err := sw.Bridge(ctx, bridge)
+	if err != nil {
+		return err
+	}
 	zones := slices.Sorted(maps.Keys(gone))
 	var dump [][]string
 	for _, z := range zones {
-		dump = append(dump, []string{fmt.Sprintf("zone=%d", z)})
+		dump = append(dump, []string{datapath(b), fmt.Sprintf("zone=%d", z)})
 	}
 	for range untrackTries {
 		tracked, err := ovs.ControlEach(ctx, n.OVSRunDir, "dpctl/dump-conntrack", dump)

@@ -17,18 +17,21 @@ import (
 const gatewayOwner = "gateway"
 
 // Expose links the host to the bridge as the store asks: the port and link tenet-gw, the routes
-// and rules of networks with a way out, the published ports of all endpoints. The first endpoint
-// of a bridge or of such a network makes them; most others find everything in place.
+// and rules of networks with a way out, the published ports of all endpoints. Whoever is the first of its
+// network to finish sees to all of it; others, unless they publish ports, find it in place.
 func (n *Node) Expose(ctx context.Context, r Recorded) error {
 	e := r.Endpoint
 	if e.Transit == 0 {
 		return nil
 	}
-	first := r.fresh && r.Network.Gateway.Leads()
-	if len(e.Ports) == 0 && !first && gateway.Standing(vnet.GatewayLink) {
+	if len(e.Ports) == 0 && !r.fresh && gateway.Standing(vnet.GatewayLink, vnet.PeerTransit.Addr4()) {
 		return nil // nothing of it is this endpoint's; Check and Sync look closer
 	}
-	if err := n.linkHost(ctx, e.Bridge); err != nil {
+	err := n.linkHost(ctx, e.Bridge)
+	if errors.Is(err, gateway.ErrExists) && r.Network.Gateway != vnet.GatewayRouted {
+		err = nil // a prefix of another network is routed elsewhere; all else has been done
+	}
+	if err != nil {
 		return err
 	}
 	for _, m := range e.Ports { // what the host tracked before belongs to whoever had the port then
@@ -39,7 +42,8 @@ func (n *Node) Expose(ctx context.Context, r Recorded) error {
 	return nil
 }
 
-// conceal takes back what Expose did for the endpoint, which is Leaving; the link stays.
+// conceal takes back what Expose did for the endpoint, which is Leaving; the link stays. What
+// others lack does not concern it: without a link, or rules, there is nothing to take back.
 func (n *Node) conceal(ctx context.Context, e vnet.Endpoint) error {
 	if e.Transit == 0 {
 		return nil
@@ -54,8 +58,17 @@ func (n *Node) conceal(ctx context.Context, e vnet.Endpoint) error {
 		last = !living
 		return err
 	})
-	if err == nil && (last || len(e.Ports) > 0) {
-		_, err = n.syncHost(ctx, e.Bridge, true)
+	if err != nil || !last && len(e.Ports) == 0 {
+		return err
+	}
+	unlock, err := n.lockHost(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	err = n.ensureHost(ctx)
+	if errors.Is(err, gateway.ErrNoLink) || errors.Is(err, gateway.ErrExists) || errors.Is(err, gateway.ErrUnsupported) {
+		return nil
 	}
 	return err
 }
@@ -67,6 +80,15 @@ func (n *Node) linkHost(ctx context.Context, bridge string) error {
 		return err
 	}
 	defer unlock()
+	if err := n.plugHost(ctx, bridge); err != nil {
+		return err
+	}
+	return n.ensureHost(ctx)
+}
+
+// plugHost makes the host's port on the bridge. On another bridge of ours it is left over: nobody
+// is there any more (store.ClaimGateway).
+func (n *Node) plugHost(ctx context.Context, bridge string) error {
 	sw, err := n.dial(ctx)
 	if err != nil {
 		return err
@@ -75,15 +97,34 @@ func (n *Node) linkHost(ctx context.Context, bridge string) error {
 	if err != nil {
 		return err
 	}
+	port := ovs.Port{Name: vnet.GatewayLink, Owner: gatewayOwner, Type: "internal", OFPortRequest: vnet.GatewayPort, MTURequest: mtu}
 	plug := sw.EnsurePort
-	if _, err := net.InterfaceByName(vnet.GatewayLink); err != nil {
+	if _, err := net.InterfaceByName(port.Name); err != nil {
 		plug = sw.Plug // a port whose link somebody deleted looks as if it worked
 	}
-	_, err = plug(ctx, bridge, ovs.Port{
-		Name: vnet.GatewayLink, Owner: gatewayOwner, Type: "internal", OFPortRequest: vnet.GatewayPort, MTURequest: mtu,
-	})
-	if err != nil {
+	_, err = plug(ctx, bridge, port)
+	if !errors.Is(err, ovs.ErrNotOurs) {
 		return kind(err)
+	}
+	elsewhere, findErr := sw.BridgeWith(ctx, port.Name)
+	if findErr != nil || elsewhere == "" || elsewhere == bridge {
+		return kind(err)
+	}
+	if b, bridgeErr := sw.Bridge(ctx, elsewhere); bridgeErr != nil || b.Owner != n.DataDir {
+		return kind(err)
+	}
+	if err := sw.Unplug(ctx, elsewhere, port.Name); err != nil {
+		return kind(err)
+	}
+	_, err = sw.Plug(ctx, bridge, port)
+	return kind(err)
+}
+
+// ensureHost makes the host's side of the link. The host must be locked.
+func (n *Node) ensureHost(ctx context.Context) error {
+	mtu, err := n.MTU(ctx)
+	if err != nil {
+		return err
 	}
 	state, err := n.hostState(ctx, mtu)
 	if err != nil {
@@ -102,16 +143,18 @@ func (n *Node) syncHost(ctx context.Context, bridge string, apply bool) ([]strin
 		used, err = store.HasAliases(tx)
 		return err
 	})
-	if err != nil || !linked || !used && !gateway.Standing(vnet.GatewayLink) {
+	if err != nil || !linked || !used && !gateway.Standing(vnet.GatewayLink, vnet.PeerTransit.Addr4()) {
 		return nil, err
 	}
-	if apply {
-		differs, err := n.syncHost(ctx, bridge, false)
-		if err != nil || len(differs) == 0 {
-			return nil, err
-		}
-		return differs, n.linkHost(ctx, bridge)
+	differs, err := n.hostDiffers(ctx, func(netip.Prefix) bool { return true })
+	if err == nil && apply && len(differs) > 0 {
+		err = n.linkHost(ctx, bridge)
 	}
+	return differs, err
+}
+
+// hostDiffers says what differs on the host; of the routed prefixes only what concerns those that are mine.
+func (n *Node) hostDiffers(ctx context.Context, mine func(netip.Prefix) bool) ([]string, error) {
 	mtu, err := n.MTU(ctx)
 	if err != nil {
 		return nil, err
@@ -120,7 +163,7 @@ func (n *Node) syncHost(ctx context.Context, bridge string, apply bool) ([]strin
 	if err != nil {
 		return nil, err
 	}
-	differs, err := gateway.Diff(ctx, state)
+	differs, err := gateway.DiffFor(ctx, state, mine)
 	if errors.Is(err, gateway.ErrNoLink) {
 		return []string{"link " + vnet.GatewayLink + " is not there"}, nil
 	}
@@ -235,6 +278,11 @@ func (n *Node) CheckNetwork(ctx context.Context, net vnet.Network) error {
 			}
 		}
 	}
+	return n.checkEgress(ctx, net)
+}
+
+// checkEgress asks the node whether the network's egress address is its own.
+func (n *Node) checkEgress(ctx context.Context, net vnet.Network) error {
 	if a := net.EgressAddress; a.IsValid() {
 		own, err := gateway.IsLocal(ctx, a)
 		if err != nil {

@@ -57,7 +57,7 @@ type Recorded struct {
 	// Stands: an earlier ADD for the same thing has finished, and nothing was written.
 	Stands bool
 
-	fresh bool // nobody uses the network's conntrack zone yet: what is in it is of an earlier life
+	fresh bool // no endpoint of the network has finished on this bridge yet: nobody has seen to its zone and the host
 }
 
 // Record writes the endpoint with its addresses, in one transaction, and declares its network
@@ -108,23 +108,21 @@ func (n *Node) record(ctx context.Context, w Want) (Recorded, *vnet.Endpoint, er
 		r.Network, err = network(tx, old.Ref(), old.Bridge)
 		return err
 	})
-	if err == nil && r.fresh {
-		err = n.flushZone(ctx, r.Network.Zone)
-	}
 	return r, left, err
 }
 
 // mayStand asks the node whether what is wanted can be here, before anything is written, and
 // returns the highest MTU that it may have.
 func (n *Node) mayStand(ctx context.Context, w Want) (int, error) {
-	net, known := w.Network, false
-	if !w.Declare || len(w.Ports) > 0 {
+	net, known, check := w.Network, false, n.CheckNetwork
+	if !w.Declare || len(w.Ports) > 0 || net.Gateway == vnet.GatewayRouted {
 		err := n.Store.View(ctx, func(tx store.Tx) error {
 			known = store.HasEndpoint(tx, w.ID())
 			stands, err := store.Network(tx, net.Ref())
 			if errors.Is(err, vnet.ErrNotFound) { // told when it is needed
 				return nil
 			}
+			check = n.checkEgress // routes that came later do not stop a network that stands
 			if err == nil && !w.Declare {
 				net = stands
 			}
@@ -134,7 +132,7 @@ func (n *Node) mayStand(ctx context.Context, w Want) (int, error) {
 			return 0, err
 		}
 	}
-	if err := n.CheckNetwork(ctx, net); err != nil {
+	if err := check(ctx, net); err != nil {
 		return 0, err
 	}
 	if !known { // else it may have the ports itself
@@ -201,7 +199,7 @@ func (n *Node) write(tx store.Tx, w Want, host string, limit int) (Recorded, err
 }
 
 // linkNetwork gives the network its way to the host, if the host is linked to the bridge, and
-// reports whether nobody uses it yet. Only a network that needs none can do without.
+// reports whether nobody has seen to it yet. Only a network that needs none can do without.
 func (n *Node) linkNetwork(tx store.Tx, w Want) (bool, error) {
 	linked, err := store.ClaimGateway(tx, n.Bridge)
 	if err != nil {
@@ -211,8 +209,8 @@ func (n *Node) linkNetwork(tx store.Tx, w Want) (bool, error) {
 		if _, err := store.DeclareGateway(tx, w.Network.Ref()); err != nil {
 			return false, err
 		}
-		living, err := store.HasLiving(tx, w.Network.Ref(), n.Bridge)
-		return !living, err
+		ready, err := store.HasReady(tx, w.Network.Ref(), n.Bridge)
+		return !ready, err
 	}
 	net, err := store.Network(tx, w.Network.Ref())
 	if err == nil && (net.Gateway.Leads() || len(w.Ports) > 0) {

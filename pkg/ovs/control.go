@@ -53,7 +53,7 @@ func dialControl(ctx context.Context, runDir string) (*conn, error) {
 	pidFile := filepath.Join(runDir, "ovs-vswitchd.pid")
 	b, err := os.ReadFile(pidFile)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("ovs-vswitchd is not running: there is no %s: %w", pidFile, ErrUnavailable)
+		return nil, fmt.Errorf("ovs-vswitchd is not running: there is no %s: %w: %w", pidFile, ErrUnavailable, os.ErrNotExist)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)

@@ -34,6 +34,8 @@ var (
 	ErrNotOurs = errors.New("not ours")
 	// ErrDevice: ovs-vswitchd refused the port, mostly because there is no such link. The text is its own.
 	ErrDevice = errors.New("refused by ovs-vswitchd")
+	// ErrRefused: the daemon answered a command, and that it will not.
+	ErrRefused = errors.New("refused")
 )
 
 // maxWait bounds a call whose context has no deadline of its own.

@@ -214,6 +214,9 @@ type remoteError struct {
 	body         json.RawMessage
 }
 
+// Is says that the other side refused.
+func (e *remoteError) Is(target error) bool { return target == ErrRefused }
+
 func (e *remoteError) Error() string {
 	var text string
 	if json.Unmarshal(e.body, &text) != nil {

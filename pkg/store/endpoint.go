@@ -139,6 +139,19 @@ func HasLiving(tx Tx, r vnet.Ref, bridge string) (bool, error) {
 	return living, err
 }
 
+// HasReady reports whether an endpoint of the network on that bridge is Ready.
+func HasReady(tx Tx, r vnet.Ref, bridge string) (bool, error) {
+	ready := false
+	err := tx.Range(EndpointsOf(r), func(key string, value []byte) error {
+		e, err := decode[vnet.Endpoint](key, value)
+		if err == nil && e.State == vnet.Ready && e.Bridge == bridge {
+			ready, err = true, ErrStop
+		}
+		return err
+	})
+	return ready, err
+}
+
 // HasAliases reports whether the host is linked to any endpoint.
 func HasAliases(tx Tx) (bool, error) {
 	has := false

@@ -65,6 +65,9 @@ func attach(ctx context.Context, n *node.Node, r *cni.Request, recorded node.Rec
 			return nil, err
 		}
 	}
+	if err := n.EmptyZone(ctx, recorded); err != nil {
+		return nil, err
+	}
 	if err := n.Connect(ctx, network, e, uint32(e.OFPort)); err != nil {
 		return nil, err
 	}
