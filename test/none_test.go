@@ -135,7 +135,9 @@ func TestWithoutAGatewayNothingLeavesTheTenant(t *testing.T) {
 				f.unreachable(gw4), f.unreachable(gw6), f.protocol(gw4, 47), f.protocol(gw6, 132),
 			}
 		}},
-		{"tunnel packets", "tunnel", func(f crafted) [][]byte { return [][]byte{f.udp(out4, 4789), f.udp(out6, 6081), f.udp(host4, 4789), f.udp(gw4, 4789)} }},
+		{"tunnel packets", "tunnel", func(f crafted) [][]byte {
+			return [][]byte{f.udp(out4, 4789), f.udp(out6, 6081), f.udp(host4, 4789), f.udp(gw4, 4789)}
+		}},
 		{"a VLAN tag", "vlan-tag", func(f crafted) [][]byte { return [][]byte{f.vlan(out4)} }},
 		{"to loopback", "unroutable", func(f crafted) [][]byte { return [][]byte{f.syn("127.0.0.1"), f.syn("::1"), f.udp("127.0.0.1", 8080)} }},
 		{"source-routed", "unroutable", func(f crafted) [][]byte {
