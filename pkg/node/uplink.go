@@ -25,7 +25,7 @@ func dnPort(u vnet.Uplink) string { return "dn-" + string(u.Name) }
 
 // uplinkHost is what is kept of the host for an uplink.
 type uplinkHost struct {
-	Here string `json:"here"` // boot and namespace that the rest is of
+	Here string `json:"here"` // where the rest is of: uplink.Here
 	// NIC is how the NIC was.
 	NIC uplink.Settings `json:"nic"`
 	// Has is what the host had on the NIC; once that has been moved, what it has on the bridge's link.
@@ -36,8 +36,8 @@ type uplinkHost struct {
 }
 
 // AddUplink makes the uplink, with the host's addresses and routes moved from its NIC to its bridge, or finishes what was
-// cut short; false: it stood. A NIC that carries the default route is taken only with force, as a mistake there ends
-// the session that made it. An add that fails is undone.
+// cut short, or calls its removal off; false: it stood, and was mended where it had drifted. A NIC that carries the
+// default route is taken only with force, as a mistake there ends the session that made it. An add that fails is undone.
 //
 // Errors, with nothing changed: vnet.ErrInvalid for a NIC that cannot be one, vnet.ErrNotFound if it is missing,
 // vnet.ErrExists if somebody else has it, or the uplink stands otherwise, or its bridge's name is taken.
@@ -67,10 +67,10 @@ func (n *Node) addUplink(ctx context.Context, u vnet.Uplink, force bool) (vnet.U
 	if err := n.EnsureBridge(ctx); err != nil {
 		return u, false, err
 	}
-	recorded := false
+	var recorded, leaving bool
 	err = n.Store.Update(ctx, func(tx store.Tx) error {
-		_, err := store.Uplink(tx, u.Name)
-		recorded = err == nil
+		old, err := store.Uplink(tx, u.Name)
+		recorded, leaving = err == nil, old.Leaving
 		if u, err = store.DeclareUplink(tx, u); err != nil || recorded {
 			return err
 		}
@@ -83,9 +83,13 @@ func (n *Node) addUplink(ctx context.Context, u vnet.Uplink, force bool) (vnet.U
 	if recorded {
 		differs, err := n.uplinkDrift(ctx, u)
 		if err != nil || len(differs) == 0 {
+			return u, leaving, err
+		}
+		was, err := n.uplinkHost(ctx, u)
+		if err != nil {
 			return u, false, err
 		}
-		return u, true, n.raise(ctx, u)
+		return u, leaving || was.BridgeIndex == 0, n.raise(ctx, u)
 	}
 	if err := n.raise(ctx, u); err != nil {
 		const undoing = 30 * time.Second
@@ -170,7 +174,7 @@ func (n *Node) nic(ctx context.Context, u vnet.Uplink) (uplink.Link, error) {
 func readHost(ctx context.Context, nic string) (uplinkHost, error) {
 	h := uplinkHost{}
 	var err error
-	if h.Here, err = here(); err != nil {
+	if h.Here, err = uplink.Here(); err != nil {
 		return h, err
 	}
 	if h.NIC, err = uplink.ReadSettings(nic); err != nil {
@@ -196,7 +200,7 @@ func (n *Node) uplinkHost(ctx context.Context, u vnet.Uplink) (uplinkHost, error
 	if err != nil {
 		return h, err
 	}
-	now, err := here()
+	now, err := uplink.Here()
 	if h.Here != now {
 		return uplinkHost{}, err
 	}

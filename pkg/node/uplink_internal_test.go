@@ -247,6 +247,11 @@ func TestAnUplinkTakesTheHostAlongAndBringsItBack(t *testing.T) {
 	if _, made, err := w.AddUplink(t.Context(), lan(), false); err != nil || made {
 		t.Errorf("added again: %t, %v", made, err)
 	}
+	w.sw.Run(t, "ovs-vsctl", "del-port", "br-tenet", "up-lan")
+	if _, made, err := w.AddUplink(t.Context(), lan(), false); err != nil || made {
+		t.Errorf("added again to mend it: %t, %v", made, err)
+	}
+	w.stands("mended", before)
 	list, err := w.Uplinks(t.Context())
 	if err != nil || len(list) != 1 || list[0].Link != "up" || list[0].MTU != 1500 || len(list[0].Drift) > 0 || !slices.Contains(list[0].Addresses, "10.1.0.5/24") {
 		t.Errorf("%+v, %v", list, err)
@@ -326,7 +331,11 @@ func TestAnUplinkCutAnywhereKeepsTheHostOnTheNetworkAndIsFinishedOrUndone(t *tes
 	}
 	before, settings := w.has("eth1"), w.settings()
 	finish := map[string]func(when string){
-		"add": func(string) { w.add() },
+		"add": func(when string) {
+			if _, made, err := w.AddUplink(t.Context(), lan(), true); err != nil || !made {
+				t.Fatalf("%s: made %t, %v", when, made, err)
+			}
+		},
 		"sync": func(when string) {
 			if differs, err := w.syncUplinks(t.Context(), w.Bridge, true); err != nil || len(differs) == 0 {
 				t.Fatalf("%s: %q, %v", when, differs, err)

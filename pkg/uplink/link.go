@@ -2,7 +2,10 @@ package uplink
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"os"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 )
@@ -36,4 +39,18 @@ func Look(ctx context.Context, name string) (Link, error) {
 		}
 	}
 	return link, nil
+}
+
+// Here names what a link's number and settings are of: the boot, and the calling thread's network namespace, which is the
+// one that this package works in. /proc/self would be the main thread's.
+func Here() (string, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("this boot's id: %w", err)
+	}
+	ns, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		return "", fmt.Errorf("this thread's network namespace: %w", err)
+	}
+	return strings.TrimSpace(string(boot)) + " " + ns, nil
 }

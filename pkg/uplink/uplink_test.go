@@ -321,3 +321,34 @@ func TestALinkThatIsNotThereIsToldAndHasNothingToTake(t *testing.T) {
 	}
 	must(t, uplink.Strip(t.Context(), "eth9"))
 }
+
+func TestHereIsTheNamespaceThatTheCallerWorksIn(t *testing.T) {
+	host(t)
+	mine, err := uplink.Here()
+	must(t, err)
+	theirs, leave := make(chan string), make(chan struct{})
+	go func() { // beside the test's thread, in another namespace: one of the two is not the main thread
+		defer close(theirs)
+		runtime.LockOSThread() // never unlocked: the thread ends with its goroutine
+		other, err := netns.New()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer other.Close()
+		here, err := uplink.Here()
+		if err != nil {
+			t.Error(err)
+		}
+		theirs <- here
+		<-leave
+	}()
+	if other := <-theirs; other == mine {
+		t.Errorf("two namespaces are both %s", mine)
+	}
+	if again, err := uplink.Here(); err != nil || again != mine {
+		t.Errorf("it was %s and is %s, %v", mine, again, err)
+	}
+	close(leave)
+	<-theirs
+}
