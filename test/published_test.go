@@ -205,9 +205,16 @@ func TestAPublishedPortGoesWithItsContainer(t *testing.T) {
 			if rules := p.Sh("nft", "list", "table", "inet", "tenet"); strings.Contains(rules, "8080") || !strings.Contains(rules, "8081") {
 				t.Errorf("the rules:\n%s", rules)
 			}
-			// The same client, from the same port, comes to whoever has the port next.
-			next := p.Attach("next", published(p.Conf("green", "web", web4, web6).With("gateway", "nat"), port("udp", 8080, 80)))
+			// The same client, from the same port, comes to whoever has the port next, also if nobody had it before.
+			never := netip.AddrPortFrom(to.Addr(), 8083)
+			if _, err := p.server.Ask("udp", never, 5555, 16); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("nobody has published it: %v", err)
+			}
+			next := p.Attach("next", published(p.Conf("green", "web", web4, web6).With("gateway", "nat"), port("udp", 8080, 80), port("udp", 8083, 80)))
 			next.Tell(80)
+			if told, err := p.server.Ask("udp", never, 5555, 16); err != nil || told.Who != "next" {
+				t.Errorf("published since: %v, %v", told, err)
+			}
 			again, err := p.server.Ask("udp", to, 5555, 16)
 			if err != nil || again.Who != "next" || told.Who != "a" {
 				t.Errorf("before %v, now %v, %v", told, again, err)
