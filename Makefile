@@ -10,7 +10,7 @@ PROGRAMS := plugins/tenet plugins/tenet-ipam cmd/tenetctl
 # What a test may not skip for want of; TESTFLAGS goes to go test, KERNEL_TESTS to scripts/test-kernel.
 export TENET_REQUIRE ?= ovs,netns
 TESTFLAGS ?=
-KERNEL_TESTS ?= -t 1800 -run 'Isolation|PortSecurity|Neighbour|Restart' ./test
+KERNEL_TESTS ?= -t 2400 -run 'Isolation|PortSecurity|Neighbour|Restart|Tenants|Alias|Provider|Publish|Routed|Limit|Repair|Sync|Outside' ./test
 BENCHFLAGS ?=
 FUZZTIME ?= 20s
 
