@@ -83,15 +83,13 @@ func TestTenantsThatOverlapReachTheSameServerAtOnce(t *testing.T) {
 func TestTheSameDatagramsAndPingsOfTwoTenantsAreKeptApart(t *testing.T) {
 	w := newOutsideWorld(t, "nat")
 	w.server.Tell(7000)
+	w.server.Sh("ip", "link", "set", "eth0", "mtu", "1450") // in IPv6 the first answer that must be smaller is lost
 	for _, to := range []netip.Addr{w.server.IP4, w.server.IP6} {
 		at := netip.AddrPortFrom(to, 7000)
 		for _, size := range []int{16, 4000} { // in one piece, and in fragments
 			seen := map[string]netip.AddrPort{}
 			for _, c := range []*lab.Container{w.a, w.b, w.a, w.b} {
 				told, err := c.Ask("udp", at, 5555, size)
-				if err != nil && to.Is6() && size > 1400 { // in IPv6 routers do not fragment: the server is told, and knows better now
-					told, err = c.Ask("udp", at, 5555, size)
-				}
 				if err != nil {
 					t.Fatalf("%s asks %s with %d bytes: %v", c.ID, to, size, err)
 				}
