@@ -164,20 +164,6 @@ func (n *Node) MTU(ctx context.Context) (int, error) {
 	return mtu - tunnel4, err
 }
 
-// here names this boot and this network namespace: links that were made elsewhere are gone, or
-// cannot be seen from here.
-func here() (string, error) {
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "", err
-	}
-	ns, err := os.Readlink("/proc/self/ns/net")
-	if err != nil {
-		return "", err
-	}
-	return strings.TrimSpace(string(boot)) + " " + ns, nil
-}
-
 // sameBoot reports whether an endpoint was made in this boot.
 func sameBoot(e vnet.Endpoint, here string) bool {
 	then, _, _ := strings.Cut(e.Boot, " ")

@@ -11,6 +11,7 @@ import (
 	"github.com/tenet-cni/tenet/pkg/ipam"
 	"github.com/tenet-cni/tenet/pkg/pipeline"
 	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/uplink"
 	"github.com/tenet-cni/tenet/pkg/veth"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -77,7 +78,7 @@ func (n *Node) Record(ctx context.Context, w Want) (Recorded, error) {
 
 // record writes the endpoint, or returns what is left of an earlier one.
 func (n *Node) record(ctx context.Context, w Want) (Recorded, *vnet.Endpoint, error) {
-	host, err := here()
+	host, err := uplink.Here()
 	if err != nil {
 		return Recorded{}, nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/tenet-cni/tenet/pkg/ovs"
 	"github.com/tenet-cni/tenet/pkg/pipeline"
 	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/uplink"
 	"github.com/tenet-cni/tenet/pkg/veth"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -114,7 +115,7 @@ type sight struct {
 func (n *Node) look(ctx context.Context) (sight, error) {
 	s := sight{rows: map[string]ovs.Port{}, links: map[string]bool{}, busy: map[vnet.EndpointID]bool{}}
 	var err error
-	if s.here, err = here(); err != nil {
+	if s.here, err = uplink.Here(); err != nil {
 		return s, err
 	}
 	sw, err := n.dial(ctx)

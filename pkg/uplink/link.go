@@ -41,7 +41,7 @@ func Look(ctx context.Context, name string) (Link, error) {
 	return link, nil
 }
 
-// Here names what a link's number and settings are of: the boot, and the calling thread's network namespace, which is the
+// Here names where links are: the boot, and the calling thread's network namespace, which is the
 // one that this package works in. /proc/self would be the main thread's.
 func Here() (string, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
