@@ -104,7 +104,7 @@ func target(tx store.Tx, from vnet.Endpoint, text string, source netip.Addr) (ne
 	}
 	foreign := func(r vnet.Ref) {
 		if net, err := store.Network(tx, r); r.Tenant != from.Tenant && err == nil && net.Gateway == vnet.GatewayRouted {
-			notes = append(notes, fmt.Sprintf("%s is of another tenant, in a network that the host routes: whoever reaches the host reaches it", text))
+			notes = append(notes, text+" is of another tenant, in a network that the host routes: whoever reaches the host reaches it")
 		} else if r.Tenant != from.Tenant {
 			notes = append(notes, fmt.Sprintf("%s is of another tenant, whom %s cannot address: this is where the address leads in tenant %s", text, from.Attachment, from.Tenant))
 		}
