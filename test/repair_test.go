@@ -85,7 +85,20 @@ func TestAPrefixRoutedElsewhereIsNobodyElsesTrouble(t *testing.T) {
 	lab.Must(t, before.Do("CHECK").Failed())
 	before.Del()
 	h.Attach("after", conf).Del()
+	h.Attach("routed2", h.Conf("red", "pub", "10.6.0.0/24").With("gateway", "routed")).Del()
 	routed.Del()
+}
+
+// Nor is an address that another network leaves with, and the host has lost.
+func TestALostEgressAddressIsItsOwnNetworksTrouble(t *testing.T) {
+	h := lab.NewHost(t)
+	h.Outside("server", "ext0", "203.0.113")
+	h.Sh("ip", "address", "add", "203.0.113.2/24", "dev", "ext0")
+	one := h.Attach("one", h.Conf("blue", "web", web4).With("gateway", "nat").With("egressAddress", "203.0.113.2"))
+	other := h.Attach("other", h.Conf("red", "web", web4).With("gateway", "nat"))
+	h.Sh("ip", "address", "del", "203.0.113.2/24", "dev", "ext0")
+	lab.Must(t, other.Do("CHECK").Failed())
+	fails(t, one.Do("CHECK"), codeConflict, "egressAddress 203.0.113.2")
 }
 
 // The host's link goes with the containers to another bridge.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/gateway"
@@ -67,9 +66,7 @@ func (n *Node) checkHost(ctx context.Context, net vnet.Network, e vnet.Endpoint)
 	case e.Transit == 0:
 		return nil, nil
 	case len(e.Ports) > 0 || net.Gateway.Leads():
-		return n.hostDiffers(ctx, func(p netip.Prefix) bool {
-			return slices.ContainsFunc(net.Subnets, func(s vnet.Subnet) bool { return s.Prefix == p })
-		})
+		return n.hostDiffers(ctx, &net)
 	case !gateway.Standing(vnet.GatewayLink, vnet.PeerTransit.Addr4()):
 		return []string{fmt.Sprintf("link %s, by which the host reaches it, does not stand", vnet.GatewayLink)}, nil
 	}

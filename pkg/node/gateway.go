@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/gateway"
 	"github.com/tenet-cni/tenet/pkg/ovs"
@@ -28,8 +29,11 @@ func (n *Node) Expose(ctx context.Context, r Recorded) error {
 		return nil // nothing of it is this endpoint's; Check and Sync look closer
 	}
 	err := n.linkHost(ctx, e.Bridge)
-	if errors.Is(err, gateway.ErrExists) && r.Network.Gateway != vnet.GatewayRouted {
-		err = nil // a prefix of another network is routed elsewhere; all else has been done
+	if errors.Is(err, gateway.ErrExists) { // a prefix is routed elsewhere, and all else has been done: is it one of ours?
+		differs, lookErr := n.hostDiffers(ctx, &r.Network.Network)
+		if lookErr == nil && len(differs) == 0 {
+			err = nil
+		}
 	}
 	if err != nil {
 		return err
@@ -146,15 +150,15 @@ func (n *Node) syncHost(ctx context.Context, bridge string, apply bool) ([]strin
 	if err != nil || !linked || !used && !gateway.Standing(vnet.GatewayLink, vnet.PeerTransit.Addr4()) {
 		return nil, err
 	}
-	differs, err := n.hostDiffers(ctx, func(netip.Prefix) bool { return true })
+	differs, err := n.hostDiffers(ctx, nil)
 	if err == nil && apply && len(differs) > 0 {
 		err = n.linkHost(ctx, bridge)
 	}
 	return differs, err
 }
 
-// hostDiffers says what differs on the host; of the routed prefixes only what concerns those that are mine.
-func (n *Node) hostDiffers(ctx context.Context, mine func(netip.Prefix) bool) ([]string, error) {
+// hostDiffers says what differs on the host: for one network what it shares with others or has for itself, for nil everything.
+func (n *Node) hostDiffers(ctx context.Context, one *vnet.Network) ([]string, error) {
 	mtu, err := n.MTU(ctx)
 	if err != nil {
 		return nil, err
@@ -163,11 +167,16 @@ func (n *Node) hostDiffers(ctx context.Context, mine func(netip.Prefix) bool) ([
 	if err != nil {
 		return nil, err
 	}
-	differs, err := gateway.DiffFor(ctx, state, mine)
+	differs, err := gateway.DiffFor(ctx, state, func(p netip.Prefix) bool {
+		return one == nil || slices.ContainsFunc(one.Subnets, func(s vnet.Subnet) bool { return s.Prefix == p })
+	})
 	if errors.Is(err, gateway.ErrNoLink) {
 		return []string{"link " + vnet.GatewayLink + " is not there"}, nil
 	}
 	for _, egress := range state.Egress {
+		if one != nil && one.EgressAddress != egress.Address {
+			continue
+		}
 		if own, localErr := gateway.IsLocal(ctx, egress.Address); localErr == nil && !own {
 			differs = append(differs, fmt.Sprintf("egressAddress %s is not an address of this node any more: only you can give it back", egress.Address))
 		}
