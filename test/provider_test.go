@@ -19,6 +19,9 @@ const (
 	office4, office6 = "172.20.0.0/24", "fd00:20::/64"
 	machine4         = "172.20.0.9"
 	machine6         = "fd00:20::9"
+
+	// What the host and others say untagged on the wire is in no network, and dropped as this.
+	untagged = "unknown-port"
 )
 
 // wire is a node with a NIC, eth1, on a physical switch (another bridge of the same Open vSwitch, which learns), where
@@ -161,8 +164,7 @@ func TestAProviderNetworkIsAVLANOnTheWire(t *testing.T) {
 		} {
 			before := w.Drops()
 			a.Send(frame)
-			// Not Counts: what the host and others say untagged on the wire is in no network, and counts too.
-			lab.Eventually(t, kind+" to count", func() bool { return w.Drops()[kind] == before[kind]+1 })
+			w.Counts(t, before, kind, 1, untagged)
 		}
 		honest := lab.Token("honest")
 		a.Send(lab.UDP4(lab.Eth(a.MAC, blueMachine.MAC.HardwareAddr(), layers.EthernetTypeIPv4), lab.IP4(a.IP4, netip.MustParseAddr(machine4)), honest))
@@ -174,7 +176,7 @@ func TestAProviderNetworkIsAVLANOnTheWire(t *testing.T) {
 	t.Run("an impostor on the wire is not let in", func(t *testing.T) {
 		before := w.Drops()
 		blueMachine.Send(lab.UDP4(lab.Eth(a.MAC, lab.Broadcast, layers.EthernetTypeIPv4), lab.IP4(a.IP4, netip.MustParseAddr("255.255.255.255")), lab.Token("impostor")))
-		lab.Eventually(t, "uplink-loop to count", func() bool { return w.Drops()["uplink-loop"] == before["uplink-loop"]+1 })
+		w.Counts(t, before, "uplink-loop", 1, untagged)
 	})
 	t.Run("a VLAN belongs to one network", func(t *testing.T) {
 		c := w.Container("c")

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,8 +45,8 @@ func (h *Host) Flows() []openflow.FlowStats {
 var noise = map[string]bool{"router-solicitation": true, "multicast-listener": true, "self-probe": true, "host-multicast": true}
 
 // Counts waits until what is dropped under a name since before has grown to n, and fails the test if it grows beyond,
-// or if anything else was dropped meanwhile.
-func (h *Host) Counts(tb testing.TB, before Drops, name string, n uint64) {
+// or if anything else was dropped meanwhile, but for what the test says that others send.
+func (h *Host) Counts(tb testing.TB, before Drops, name string, n uint64, others ...string) {
 	tb.Helper()
 	if _, known := before[name]; !known {
 		tb.Fatalf("no flow drops under the name %s", name)
@@ -59,7 +60,7 @@ func (h *Host) Counts(tb testing.TB, before Drops, name string, n uint64) {
 		want := before[k]
 		if k == name {
 			want += n
-		} else if noise[k] {
+		} else if noise[k] || slices.Contains(others, k) {
 			continue
 		}
 		if now[k] != want {
