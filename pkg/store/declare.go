@@ -97,6 +97,9 @@ func DeleteNetwork(tx Tx, r vnet.Ref) error {
 	} else if used > 0 {
 		return vnet.Existsf("network %s still has %d endpoints", r, used)
 	}
+	if err := networkUnnamed(tx, r); err != nil {
+		return err
+	}
 	var keys []string
 	var used string
 	for _, prefix := range []string{poolsOf(r), addressesOf(r), releasedIn(r)} {
@@ -145,6 +148,13 @@ func DeleteTenant(tx Tx, name vnet.TenantName) error {
 		return err
 	} else if used > 0 {
 		return vnet.Existsf("tenant %s still has %d networks", name, used)
+	}
+	for what, prefix := range map[string]string{"chains": ChainsOf(name), "groups": GroupsOf(name)} {
+		if used, err := count(tx, prefix); err != nil {
+			return err
+		} else if used > 0 {
+			return vnet.Existsf("tenant %s still has %d %s", name, used, what)
+		}
 	}
 	if err := tx.Delete(numberKey(t.Number)); err != nil {
 		return err

@@ -72,6 +72,7 @@ func DeleteEndpoint(tx Tx, e vnet.Endpoint) error {
 		{macKey(e.Ref(), e.MAC), string(e.ID)},
 		{ofportKey(e.OFPort), string(e.ID)},
 		{transitKey(uint32(e.Transit)), string(e.ID)},
+		{zoneKey(uint32(e.Zone)), string(e.ID)},
 		{meterKey(e.Bandwidth.Ingress.Meter), string(e.ID)},
 		{meterKey(e.Bandwidth.Egress.Meter), string(e.ID)},
 		{attachmentKey(e.ID), e.Ref().String()},

@@ -11,6 +11,8 @@ import (
 type Gateway struct {
 	Zone    vnet.Zone    `json:"zone"`    // where the switch tracks what passes between them
 	Transit vnet.Transit `json:"transit"` // what the network is seen as by the host
+	// Outside is where chains track connections between the network and what is outside its tenant. 0: the tenant has no chain.
+	Outside vnet.Zone `json:"outside,omitempty"`
 }
 
 // NetworkGateway returns the network's, the zero Gateway if it has none.
@@ -28,16 +30,19 @@ func DeclareGateway(tx Tx, r vnet.Ref) (Gateway, error) {
 	if err != nil || g != (Gateway{}) {
 		return g, err
 	}
-	zone, err := take(tx, func(n uint32) string { return zoneKey(uint32(vnet.FirstZone) - 1 + n) },
-		0, uint32(vnet.LastZone-vnet.FirstZone)+1, r.String())
-	if err != nil {
-		return g, fmt.Errorf("conntrack zones %d to %d are all in use: %w", vnet.FirstZone, vnet.LastZone, err)
+	if g.Zone, err = takeZone(tx, r.String()); err != nil {
+		return g, err
 	}
-	transit, err := takeTransit(tx, r.String())
+	if g.Transit, err = takeTransit(tx, r.String()); err != nil {
+		return g, err
+	}
+	chained, err := HasChains(tx, r.Tenant)
+	if err == nil && chained {
+		g.Outside, err = takeZone(tx, r.String())
+	}
 	if err != nil {
 		return g, err
 	}
-	g = Gateway{Zone: vnet.FirstZone - 1 + vnet.Zone(zone), Transit: transit}
 	return g, Save(tx, gatewayKey(r), g)
 }
 
@@ -47,12 +52,21 @@ func deleteGateway(tx Tx, r vnet.Ref) error {
 	if err != nil || g == (Gateway{}) {
 		return err
 	}
-	for _, key := range []string{zoneKey(uint32(g.Zone)), transitKey(uint32(g.Transit)), gatewayKey(r)} {
+	for _, key := range []string{zoneKey(uint32(g.Zone)), zoneKey(uint32(g.Outside)), transitKey(uint32(g.Transit)), gatewayKey(r)} {
 		if err := tx.Delete(key); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// takeZone claims a conntrack zone for holder.
+func takeZone(tx Tx, holder string) (vnet.Zone, error) {
+	zone, err := takeNext(tx, nextZone, zoneKey, uint32(vnet.FirstZone), uint32(vnet.LastZone), holder)
+	if err != nil {
+		return 0, fmt.Errorf("conntrack zones %d to %d are all in use: %w", vnet.FirstZone, vnet.LastZone, err)
+	}
+	return vnet.Zone(zone), nil
 }
 
 func takeTransit(tx Tx, holder string) (vnet.Transit, error) {

@@ -19,6 +19,17 @@ const (
 	nextTransit = "meta/next-transit"
 	gatewayOn   = "meta/gateway-bridge"
 	Uplinks     = "uplinks/"
+	Groups      = "groups/"
+	Chains      = "chains/"
+	Functions   = "functions/"
+	legs        = "legs/"
+	nextZone    = "meta/next-zone"
+	nextPath    = "meta/next-path"
+	nextNumber  = "meta/next-instance"
+	nextLeg     = "meta/next-leg"
+	paths       = "path-ids/"
+	instances   = "instance-numbers/"
+	legNumbers  = "leg-numbers/"
 	uplinkHosts = "uplink-hosts/"
 	gateways    = "gateways/"
 	transits    = "transits/"
@@ -105,3 +116,30 @@ func ReleasedOf(r vnet.Ref, p netip.Prefix) string { return releasedIn(r) + p.St
 func poolsOf(r vnet.Ref) string     { return "pools/" + r.String() + "/" }
 func addressesOf(r vnet.Ref) string { return "addresses/" + r.String() + "/" }
 func releasedIn(r vnet.Ref) string  { return "released/" + r.String() + "/" }
+
+// GroupsOf is the prefix of one tenant's groups of service functions.
+func GroupsOf(t vnet.TenantName) string { return Groups + string(t) + "/" }
+
+func groupKey(r vnet.GroupRef) string { return GroupsOf(r.Tenant) + string(r.Group) }
+
+// ChainsOf is the prefix of one tenant's chains.
+func ChainsOf(t vnet.TenantName) string { return Chains + string(t) + "/" }
+
+func chainKey(r vnet.ChainRef) string { return ChainsOf(r.Tenant) + string(r.Chain) }
+
+// FunctionsOf is the prefix of one tenant's instances of service functions.
+func FunctionsOf(t vnet.TenantName) string { return Functions + string(t) + "/" }
+
+func functionsIn(r vnet.GroupRef) string { return FunctionsOf(r.Tenant) + string(r.Group) + "/" }
+
+// functionKey is where an instance is recorded. A container's id holds no slash (CNI, CNI_CONTAINERID).
+func functionKey(r vnet.GroupRef, container string) string { return functionsIn(r) + container }
+
+// legsKey is where a chain's legs with their paths are recorded.
+func legsKey(r vnet.ChainRef) string { return legs + r.String() }
+
+func pathKey(p uint32) string { return fmt.Sprintf("%s%d", paths, p) }
+
+func instanceKey(n uint32) string { return fmt.Sprintf("%s%d", instances, n) }
+
+func legKey(n uint32) string { return fmt.Sprintf("%s%d", legNumbers, n) }

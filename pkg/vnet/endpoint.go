@@ -68,6 +68,11 @@ type Endpoint struct {
 	Transit   Transit       `json:"transit,omitempty"`
 	Ports     []PortMapping `json:"ports,omitempty"` // published on the host
 	Bandwidth Bandwidth     `json:"bandwidth,omitzero"`
+	// Zone is where the switch tracks the connections of its that chains lead. 0: its tenant has no chain.
+	Zone   Zone   `json:"zone,omitempty"`
+	Labels Labels `json:"labels,omitempty"`
+	// Function says which port of a service function the endpoint is, nil: none.
+	Function *FunctionPort `json:"function,omitempty"`
 	// Boot names the boot and the host namespace that the endpoint's links were made in.
 	Boot string `json:"boot"`
 	// Delegate is how a foreign IPAM plugin is called again to release what it gave.

@@ -6,6 +6,10 @@ type (
 	TenantName string
 	// NetworkName names a network within its tenant.
 	NetworkName string
+	// GroupName names a group of service functions within its tenant.
+	GroupName string
+	// ChainName names a chain within its tenant.
+	ChainName string
 )
 
 const maxName = 63 // a Kubernetes namespace (RFC 1123 label) fits
@@ -15,6 +19,12 @@ func (n TenantName) Validate() error { return checkName("tenant", string(n)) }
 
 // Validate reports whether n can name a network.
 func (n NetworkName) Validate() error { return checkName("network", string(n)) }
+
+// Validate reports whether n can name a group.
+func (n GroupName) Validate() error { return checkName("group", string(n)) }
+
+// Validate reports whether n can name a chain.
+func (n ChainName) Validate() error { return checkName("chain", string(n)) }
 
 // checkName: 1 to 63 letters, digits, '-', '_' and '.', the first a letter or digit.
 func checkName(what, name string) error {

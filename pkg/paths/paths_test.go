@@ -1,0 +1,204 @@
+package paths_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/tenet-cni/tenet/pkg/paths"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// world is a store with one tenant, blue, and what its instances are said to be.
+type world struct {
+	tb     rapid.TB
+	store  *store.Bolt
+	states map[string]paths.State
+	now    time.Time
+}
+
+func newWorld(tb rapid.TB, dir string) *world {
+	return &world{tb: tb, store: store.OpenBolt(dir), states: map[string]paths.State{}, now: time.Unix(1000, 0)}
+}
+
+func (w *world) update(fn func(store.Tx) error) {
+	w.tb.Helper()
+	if err := w.store.Update(context.Background(), fn); err != nil {
+		w.tb.Fatal(err)
+	}
+}
+
+func (w *world) group(name string, mode vnet.Mode, on vnet.OnFailure) {
+	w.update(func(tx store.Tx) error {
+		return store.PutGroup(tx, vnet.Group{Tenant: "blue", Name: vnet.GroupName(name), Mode: mode, OnFailure: on})
+	})
+}
+
+func (w *world) instance(group, container string, weight int) {
+	w.states[container] = paths.Serves
+	w.update(func(tx store.Tx) error {
+		at := vnet.Attachment{Container: container, IfName: "eth0"}
+		return store.JoinGroup(tx, vnet.Endpoint{Attachment: at, ID: at.ID(), Tenant: "blue", Function: &vnet.FunctionPort{Group: vnet.GroupName(group), Port: vnet.Both, Weight: weight}})
+	})
+}
+
+func (w *world) chain(name string, groups ...vnet.GroupName) {
+	w.update(func(tx store.Tx) error {
+		any := vnet.Selector{Any: true}
+		return store.PutChain(tx, vnet.Chain{Tenant: "blue", Name: vnet.ChainName(name), Groups: groups, Classifiers: []vnet.Classifier{{From: any, To: any}}})
+	})
+}
+
+// plan plans, and returns the legs of the chain.
+func (w *world) plan(name string) []vnet.Leg {
+	w.tb.Helper()
+	w.now = w.now.Add(time.Second)
+	var legs []vnet.Leg
+	w.update(func(tx store.Tx) error {
+		if err := paths.Plan(tx, "blue", func(i vnet.Instance) paths.State { return w.states[i.Container] }, w.now); err != nil {
+			return err
+		}
+		var err error
+		legs, err = store.Legs(tx, vnet.ChainRef{Tenant: "blue", Chain: vnet.ChainName(name)})
+		return err
+	})
+	return legs
+}
+
+func active(l vnet.Leg) []vnet.Path {
+	return slices.DeleteFunc(slices.Clone(l.Paths), func(p vnet.Path) bool { return p.Weight == 0 })
+}
+
+// Whatever the weights, each instance has just its share of its group's connections, and there are no more paths than instances.
+func TestEachInstanceHasItsShare(t *testing.T) {
+	n := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		n++
+		w := newWorld(rt, fmt.Sprintf("%s/%d", t.TempDir(), n))
+		var groups []vnet.GroupName
+		weights, total := map[uint32]int{}, map[vnet.GroupName]int{}
+		count := 0
+		for g := range rapid.IntRange(1, vnet.MaxHops).Draw(rt, "groups") {
+			name := fmt.Sprintf("g%d", g)
+			w.group(name, vnet.Transparent, vnet.Closed)
+			groups = append(groups, vnet.GroupName(name))
+			for i := range rapid.IntRange(1, 4).Draw(rt, "instances") {
+				weight := rapid.IntRange(1, vnet.MaxWeight).Draw(rt, "weight")
+				w.instance(name, fmt.Sprintf("c%d-%d", g, i), weight)
+				count++
+				weights[uint32(count)] = weight
+				total[vnet.GroupName(name)] += weight
+			}
+		}
+		w.chain("all", groups...)
+		legs := w.plan("all")
+		if len(legs) != 1 || len(legs[0].Paths) > count {
+			rt.Fatalf("%d legs, %d paths for %d instances", len(legs), len(legs[0].Paths), count)
+		}
+		got, sum := map[vnet.Hop]int{}, 0
+		for _, p := range legs[0].Paths {
+			sum += p.Weight
+			if len(p.Hops) != len(groups) {
+				rt.Fatalf("path %v has not a hop for each of %v", p, groups)
+			}
+			for _, h := range p.Hops {
+				got[h] += p.Weight
+			}
+		}
+		for hop, weight := range got {
+			want := float64(weights[hop.Instance]) / float64(total[hop.Group])
+			if share := float64(weight) / float64(sum); share < want-0.01 || share > want+0.01 {
+				rt.Errorf("instance %d of %s has %.3f of the connections, want %.3f", hop.Instance, hop.Group, share, want)
+			}
+		}
+	})
+}
+
+// An instance that comes or is drained leaves the paths of connections that stand; one that is gone takes its paths along.
+func TestConnectionsKeepTheirPaths(t *testing.T) {
+	w := newWorld(t, t.TempDir())
+	w.group("fw", vnet.Transparent, vnet.Closed)
+	w.instance("fw", "fw1", 1)
+	w.chain("web", "fw")
+	first := w.plan("web")[0].Paths
+	w.instance("fw", "fw2", 1)
+	both := w.plan("web")[0]
+	if len(active(both)) != 2 || both.Paths[0].ID != first[0].ID {
+		t.Errorf("the path of fw1 was %v, all are %v now", first, both)
+	}
+	w.update(func(tx store.Tx) error {
+		i, err := store.FindInstance(tx, vnet.GroupRef{Tenant: "blue", Group: "fw"}, "fw1")
+		i.Drained = true
+		if err == nil {
+			err = store.PutInstance(tx, i)
+		}
+		return err
+	})
+	drained := w.plan("web")[0]
+	if len(active(drained)) != 1 || len(drained.Paths) != 2 {
+		t.Errorf("of two paths, one drained, %v is left", drained)
+	}
+	if again := w.plan("web")[0]; !slices.EqualFunc(drained.Paths, again.Paths, func(a, b vnet.Path) bool { return a.ID == b.ID && a.Retired.Equal(b.Retired) }) {
+		t.Errorf("planned again, %v became %v", drained, again)
+	}
+	w.update(func(tx store.Tx) error {
+		for _, used := range []map[vnet.PathID]bool{{first[0].ID: true}, nil} {
+			n, err := paths.Collect(tx, used, w.now.Add(time.Second))
+			if want := 1 - len(used); err != nil || n != want {
+				t.Errorf("collected %d retired paths, %v: want %d", n, err, want)
+			}
+		}
+		return nil
+	})
+	w.states["fw2"] = paths.Gone
+	if gone := w.plan("web")[0]; len(gone.Paths) != 0 || gone.Blocked != "fw" {
+		t.Errorf("without an instance there is %v", gone)
+	}
+}
+
+func TestWhatOnFailureDecides(t *testing.T) {
+	w := newWorld(t, t.TempDir())
+	w.group("ids", vnet.Transparent, vnet.Open)
+	w.group("fw", vnet.Transparent, vnet.Closed)
+	w.instance("ids", "ids1", 1)
+	w.instance("fw", "fw1", 1)
+	w.chain("web", "ids", "fw")
+	w.plan("web")
+	w.states["ids1"] = paths.Dead
+	legs := w.plan("web")
+	if a := active(legs[0]); len(a) != 1 || len(a[0].Hops) != 1 || a[0].Hops[0].Group != "fw" || len(legs[0].Paths) != 2 {
+		t.Errorf("past a dead open group leads %v", legs)
+	}
+	w.states["fw1"] = paths.Dead
+	if legs = w.plan("web"); legs[0].Blocked != "fw" || len(active(legs[0])) != 0 {
+		t.Errorf("past a dead closed group leads %v", legs)
+	}
+	w.states["ids1"], w.states["fw1"] = paths.Serves, paths.Serves
+	if legs = w.plan("web"); len(active(legs[0])) != 1 || legs[0].Blocked != "" {
+		t.Errorf("when all live again there is %v", legs)
+	}
+}
+
+// Behind a group that rewrites a leg of its own begins.
+func TestALegEndsWhereAddressesChange(t *testing.T) {
+	w := newWorld(t, t.TempDir())
+	for name, mode := range map[string]vnet.Mode{"fw": vnet.Transparent, "nat": vnet.Rewriting, "ids": vnet.Routed} {
+		w.group(name, mode, vnet.Open)
+		w.instance(name, name+"1", 1)
+	}
+	w.chain("web", "fw", "nat", "ids")
+	legs := w.plan("web")
+	if len(legs) != 2 || !slices.Equal(legs[0].Groups, []vnet.GroupName{"fw", "nat"}) || !slices.Equal(legs[1].Groups, []vnet.GroupName{"ids"}) || legs[0].Number == legs[1].Number {
+		t.Fatalf("legs %v", legs)
+	}
+	w.states["nat1"] = paths.Dead
+	dead := w.plan("web")
+	if len(dead) != 2 || len(active(dead[0])) != 1 || len(active(dead[0])[0].Hops) != 2 || len(active(dead[1])) != 0 {
+		t.Errorf("past a dead function that rewrites leads %v", dead)
+	}
+}

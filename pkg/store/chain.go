@@ -1,0 +1,274 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Chain returns the chain of that name, vnet.ErrNotFound if there is none.
+func Chain(tx Tx, r vnet.ChainRef) (vnet.Chain, error) {
+	c, err := Load[vnet.Chain](tx, chainKey(r))
+	if errors.Is(err, vnet.ErrNotFound) {
+		err = vnet.WithHint(vnet.NotFoundf("chain %s does not exist", r), "see tenetctl chain list")
+	}
+	return c, err
+}
+
+// HasChains reports whether the tenant has a chain.
+func HasChains(tx Tx, t vnet.TenantName) (bool, error) {
+	n, err := count(tx, ChainsOf(t))
+	return n > 0, err
+}
+
+// PutChain makes the chain or changes it. With the tenant's first chain its endpoints and networks get the zones in
+// which their connections are tracked; the chain's paths are another's work (package paths).
+//
+// Errors: vnet.ErrNotFound if what it names is not there, vnet.ErrExists if another chain of the same priority has one
+// of its classifiers, or one of its rewriting groups, vnet.ErrInvalid if it makes no sense.
+func PutChain(tx Tx, c vnet.Chain) error {
+	c, err := c.Normal()
+	if err != nil {
+		return err
+	}
+	if err := checkGroups(tx, c); err != nil {
+		return err
+	}
+	for i, k := range c.Classifiers {
+		for _, s := range []vnet.Selector{k.From, k.To} {
+			if err := checkSelector(tx, c, s); err != nil {
+				return fmt.Errorf("classifier %d: %w", i+1, err)
+			}
+		}
+	}
+	others, err := All[vnet.Chain](tx, ChainsOf(c.Tenant))
+	if err != nil {
+		return err
+	}
+	for _, o := range others {
+		if o.Name == c.Name || o.Priority != c.Priority {
+			continue
+		}
+		for _, k := range c.Classifiers {
+			if slices.ContainsFunc(o.Classifiers, k.Equal) {
+				return vnet.WithHint(vnet.Existsf("chain %s of the same priority, %d, has the same classifier: %s", o.Ref(), o.Priority, k), "give one of them a higher priority")
+			}
+		}
+	}
+	if err := Save(tx, chainKey(c.Ref()), c); err != nil {
+		return err
+	}
+	return giveZones(tx, c.Tenant)
+}
+
+// checkGroups checks that the chain's groups are there, and that those that rewrite are its alone: what leaves
+// their functions is told from other traffic by the port alone.
+func checkGroups(tx Tx, c vnet.Chain) error {
+	for _, name := range c.Groups {
+		g, err := Group(tx, vnet.GroupRef{Tenant: c.Tenant, Group: name})
+		if err != nil {
+			return err
+		}
+		if g.Mode != vnet.Rewriting {
+			continue
+		}
+		others, err := All[vnet.Chain](tx, ChainsOf(c.Tenant))
+		if err != nil {
+			return err
+		}
+		for _, o := range others {
+			if o.Name != c.Name && slices.Contains(o.Groups, name) {
+				return vnet.WithHint(vnet.Existsf("group %s rewrites packets and serves chain %s already", g.Ref(), o.Ref()), "a rewriting group serves one chain: make another group")
+			}
+		}
+	}
+	return nil
+}
+
+// checkSelector checks that what the selector names is there, and can be led through functions.
+func checkSelector(tx Tx, c vnet.Chain, s vnet.Selector) error {
+	network := s.Network
+	if s.Endpoint != "" {
+		container, ifName, _ := strings.Cut(s.Endpoint, "/")
+		e, err := Endpoint(tx, vnet.Attachment{Container: container, IfName: ifName}.ID())
+		switch {
+		case errors.Is(err, vnet.ErrNotFound), err == nil && e.Tenant != c.Tenant:
+			return vnet.WithHint(vnet.NotFoundf("tenant %s has no endpoint %s", c.Tenant, s.Endpoint), "see tenetctl endpoint list --tenant %s; labels name endpoints that are yet to come", c.Tenant)
+		case err != nil:
+			return err
+		case e.Function != nil && slices.Contains(c.Groups, e.Function.Group):
+			return ownClient(c, s.Endpoint, e.Function.Group)
+		}
+		network = e.Network
+	}
+	if network == "" {
+		return nil
+	}
+	n, err := Network(tx, vnet.Ref{Tenant: c.Tenant, Network: network})
+	if err == nil && n.IsProvider() {
+		return vnet.Invalidf("network %s is on a wire: chains lead traffic of networks that are not", n.Ref())
+	}
+	return err
+}
+
+// names reports whether a classifier of the chain has such a selector.
+func names(c vnet.Chain, is func(vnet.Selector) bool) bool {
+	return slices.ContainsFunc(c.Classifiers, func(k vnet.Classifier) bool { return is(k.From) || is(k.To) })
+}
+
+// networkUnnamed returns a vnet.ErrExists if a chain's classifier names the network.
+func networkUnnamed(tx Tx, r vnet.Ref) error {
+	all, err := All[vnet.Chain](tx, ChainsOf(r.Tenant))
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if names(c, func(s vnet.Selector) bool { return s.Network == r.Network }) {
+			return vnet.WithHint(vnet.Existsf("network %s is named by chain %s", r, c.Ref()), "delete the chain first: tenetctl chain del %s", c.Ref())
+		}
+	}
+	return nil
+}
+
+// NeedsZone reports whether chains may lead connections that the endpoint opens or answers. Ports of functions are
+// led through no chain, but for those from which rewritten traffic goes on.
+func NeedsZone(g *vnet.Group, e vnet.Endpoint) bool {
+	return e.Function == nil || g != nil && g.Mode == vnet.Rewriting && e.Function.Port == vnet.Egress
+}
+
+// GiveZone gives the endpoint the zone in which its connections are tracked, if its tenant has chains and it needs one.
+func GiveZone(tx Tx, e *vnet.Endpoint) error {
+	chained, err := HasChains(tx, e.Tenant)
+	if err != nil || !chained {
+		return err
+	}
+	return giveZone(tx, e)
+}
+
+func giveZone(tx Tx, e *vnet.Endpoint) error {
+	var group *vnet.Group
+	if e.Function != nil {
+		g, err := Group(tx, vnet.GroupRef{Tenant: e.Tenant, Group: e.Function.Group})
+		if err != nil {
+			return err
+		}
+		group = &g
+	}
+	n, err := Network(tx, e.Ref())
+	if err != nil || n.IsProvider() || e.Zone != 0 || !NeedsZone(group, *e) {
+		return err
+	}
+	e.Zone, err = takeZone(tx, string(e.ID))
+	return err
+}
+
+// giveZones gives zones to all of the tenant who have none.
+func giveZones(tx Tx, t vnet.TenantName) error {
+	networks, err := All[vnet.Network](tx, NetworksOf(t))
+	if err != nil {
+		return err
+	}
+	for _, n := range networks {
+		g, err := NetworkGateway(tx, n.Ref())
+		if err != nil {
+			return err
+		}
+		if g.Zone != 0 && g.Outside == 0 && !n.IsProvider() {
+			if g.Outside, err = takeZone(tx, n.Ref().String()); err != nil {
+				return err
+			}
+			if err := Save(tx, gatewayKey(n.Ref()), g); err != nil {
+				return err
+			}
+		}
+		endpoints, err := All[vnet.Endpoint](tx, EndpointsOf(n.Ref()))
+		if err != nil {
+			return err
+		}
+		for _, e := range endpoints {
+			if e.Zone != 0 {
+				continue
+			}
+			if err := giveZone(tx, &e); err != nil {
+				return err
+			}
+			if e.Zone != 0 {
+				if err := PutEndpoint(tx, &e); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// DeleteChain removes the chain with its legs and paths.
+func DeleteChain(tx Tx, r vnet.ChainRef) error {
+	if _, err := Chain(tx, r); err != nil {
+		return err
+	}
+	if err := PutLegs(tx, r, nil); err != nil {
+		return err
+	}
+	return tx.Delete(chainKey(r))
+}
+
+// Legs returns a chain's legs.
+func Legs(tx Tx, r vnet.ChainRef) ([]vnet.Leg, error) {
+	l, err := Load[[]vnet.Leg](tx, legsKey(r))
+	if errors.Is(err, vnet.ErrNotFound) {
+		err = nil
+	}
+	return l, err
+}
+
+// PutLegs writes a chain's legs: those and paths that have no number are given one, the numbers of those that are no
+// more are free. None: the record goes.
+func PutLegs(tx Tx, r vnet.ChainRef, now []vnet.Leg) error {
+	before, err := Legs(tx, r)
+	if err != nil {
+		return err
+	}
+	kept := map[string]bool{}
+	for i := range now {
+		leg := &now[i]
+		if leg.Number == 0 {
+			if leg.Number, err = takeNext(tx, nextLeg, legKey, 1, 1<<16-1, r.String()); err != nil {
+				return fmt.Errorf("all %d numbers of chains are in use: %w", 1<<16-1, err)
+			}
+		}
+		kept[legKey(leg.Number)] = true
+		for j := range leg.Paths {
+			p := &leg.Paths[j]
+			if p.ID == 0 {
+				id, err := takeNext(tx, nextPath, pathKey, 1, uint32(vnet.MaxPath), r.String())
+				if err != nil {
+					return fmt.Errorf("all %d numbers of paths are in use: %w", vnet.MaxPath, err)
+				}
+				p.ID = vnet.PathID(id)
+			}
+			kept[pathKey(uint32(p.ID))] = true
+		}
+	}
+	for _, leg := range before {
+		gone := []string{legKey(leg.Number)}
+		for _, p := range leg.Paths {
+			gone = append(gone, pathKey(uint32(p.ID)))
+		}
+		for _, key := range gone {
+			if kept[key] {
+				continue
+			}
+			if err := tx.Delete(key); err != nil {
+				return err
+			}
+		}
+	}
+	if len(now) == 0 {
+		return tx.Delete(legsKey(r))
+	}
+	return Save(tx, legsKey(r), now)
+}

@@ -1,0 +1,39 @@
+package vnet
+
+import "time"
+
+// PathID numbers a path: 15 bits, from 1, since a hop's VNI has room for no more.
+type PathID uint32
+
+// MaxPath is the highest.
+const MaxPath PathID = 1<<15 - 1
+
+// MaxHops is how many groups a chain may have.
+const MaxHops = 8
+
+// Path is one concrete way through a chain: an instance of each of its groups. A connection keeps its path.
+type Path struct {
+	ID   PathID `json:"id"`
+	Hops []Hop  `json:"hops"` // in the order of forward packets; none: everything was open and dead
+	// Weight is its share of new connections. 0: none, it stands for those that have it.
+	Weight int `json:"weight"`
+	// Retired is when it got no new connection any more.
+	Retired time.Time `json:"retired,omitzero"`
+}
+
+// Hop is one instance on a path.
+type Hop struct {
+	Group    GroupName `json:"group"`
+	Instance uint32    `json:"instance"` // its number
+}
+
+// Leg is a part of a chain in which a connection keeps its addresses: all of it, or, where a
+// group rewrites them, up to that group, and from behind it on.
+type Leg struct {
+	// Number stands for the leg in the pipeline (16 bits, from 1). It is this node's own.
+	Number uint32      `json:"number"`
+	Groups []GroupName `json:"groups"`
+	Paths  []Path      `json:"paths"`
+	// Blocked is a group that is closed and has nobody alive: there is no way through.
+	Blocked GroupName `json:"blocked,omitempty"`
+}
