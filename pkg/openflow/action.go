@@ -19,6 +19,7 @@ const (
 	typeOutput       = 0
 	typePushVLAN     = 17
 	typePopVLAN      = 18
+	typeGroup        = 22
 	typeDecTTL       = 24
 	typeSetField     = 25
 	typeCopyField    = 28
@@ -102,32 +103,55 @@ func (a SetField) String() string {
 	return "set_field:" + t.setValue() + "->" + t.Field.set
 }
 
-// move is Move.
-type move struct{ src, dst *Field }
+// move is Move and MoveBits.
+type move struct {
+	src, dst         *Field
+	srcFrom, dstFrom int // bits
+	bits             int
+}
 
 // Move copies the whole of src into dst; if their widths differ, the low bits that both have.
-func Move(src, dst *Field) Action { return move{src, dst} }
+func Move(src, dst *Field) Action { return MoveBits(src, 0, dst, 0, min(src.bits, dst.bits)) }
+
+// MoveBits copies bits of src, from bit srcFrom on, into dst, from bit dstFrom on.
+func MoveBits(src *Field, srcFrom int, dst *Field, dstFrom, bits int) Action {
+	return move{src, dst, srcFrom, dstFrom, bits}
+}
 
 // append writes OFPAT_COPY_FIELD, which OpenFlow 1.5 has in the place of NXAST_REG_MOVE (ofp-actions.c).
 func (a move) append(b []byte) ([]byte, error) {
-	for _, f := range []*Field{a.src, a.dst} {
-		if f.subf == "" {
-			return nil, fmt.Errorf("move: %s cannot be copied whole", f)
+	for _, end := range []struct {
+		f    *Field
+		from int
+	}{{a.src, a.srcFrom}, {a.dst, a.dstFrom}} {
+		switch {
+		case end.f.subf == "":
+			return nil, fmt.Errorf("move: %s cannot be copied", end.f)
+		case end.from < 0 || a.bits < 1 || end.from+a.bits > end.f.bits:
+			return nil, fmt.Errorf("move: %s has no bits %d to %d", end.f, end.from, end.from+a.bits-1)
 		}
 	}
 	b = header(b, typeCopyField, 24)
-	b = binary.BigEndian.AppendUint16(b, uint16(a.bits()))
-	b = append(b, 0, 0, 0, 0, 0, 0) // offsets of source and destination, padding
+	b = binary.BigEndian.AppendUint16(b, uint16(a.bits))
+	b = binary.BigEndian.AppendUint16(b, uint16(a.srcFrom))
+	b = binary.BigEndian.AppendUint16(b, uint16(a.dstFrom))
+	b = append(b, 0, 0)
 	b = binary.BigEndian.AppendUint32(b, a.src.header)
 	b = binary.BigEndian.AppendUint32(b, a.dst.header)
 	return append(b, 0, 0, 0, 0), nil
 }
 
-func (a move) bits() int { return min(a.src.bits, a.dst.bits) }
-
 func (a move) String() string {
-	return "move:" + a.src.low(a.bits()) + "->" + a.dst.low(a.bits())
+	return "move:" + a.src.part(a.srcFrom, a.bits) + "->" + a.dst.part(a.dstFrom, a.bits)
 }
+
+// Group hands the packet to the group with this number, see GroupConfig, which must be there before the flow.
+type Group uint32
+
+func (a Group) append(b []byte) ([]byte, error) {
+	return binary.BigEndian.AppendUint32(header(b, typeGroup, 8), uint32(a)), nil
+}
+func (a Group) String() string { return fmt.Sprintf("group:%d", uint32(a)) }
 
 // decTTL is DecTTL.
 type decTTL struct{}

@@ -11,6 +11,7 @@ type Change struct {
 	command    uint8
 	flow       Flow
 	cookieMask uint64
+	group      *groupMod // a change of a group, not of a flow
 }
 
 // AddFlow adds a flow, or replaces what the flow with its table, priority and match does. The counters stay.
@@ -28,6 +29,9 @@ func DeleteCookie(cookie, mask uint64) Change {
 
 // String says what the change does to what.
 func (ch Change) String() string {
+	if ch.group != nil {
+		return ch.group.String()
+	}
 	switch ch.command {
 	case commandAdd:
 		return "add flow " + ch.flow.String()
@@ -35,6 +39,16 @@ func (ch Change) String() string {
 		return "delete flow " + ch.flow.String()
 	}
 	return fmt.Sprintf("delete flows with cookie 0x%x/0x%x", ch.flow.Cookie, ch.cookieMask)
+}
+
+// message is the change as a message.
+func (ch Change) message(xid uint32) (message, error) {
+	if ch.group != nil {
+		body, err := ch.group.body()
+		return message{typ: typeGroupMod, xid: xid, body: body}, err
+	}
+	body, err := ch.body()
+	return message{typ: typeFlowMod, xid: xid, body: body}, err
 }
 
 // body is the change as the body of a flow mod.
@@ -130,13 +144,13 @@ func (b *bundle) messages() ([]byte, error) {
 	}
 	for i, ch := range b.changes {
 		xid := b.first + uint32(i)
-		body, err := ch.body()
+		mod, err := ch.message(xid)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", ch, err)
 		}
 		add := binary.BigEndian.AppendUint32(nil, b.id)
 		add = append(add, 0, 0, 0, bundleFlags)
-		if add, err = (message{typ: typeFlowMod, xid: xid, body: body}).append(add); err != nil {
+		if add, err = mod.append(add); err != nil {
 			return nil, fmt.Errorf("%s: %w", ch, err)
 		}
 		if send, err = (message{typ: typeBundleAdd, xid: xid, body: add}).append(send); err != nil {

@@ -29,14 +29,17 @@ var ctFlags = [...]string{"new", "est", "rel", "rpl", "inv", "trk", "snat", "dna
 func CTStateIs(set, unset uint32) Term { return CTState.Masked(uint64(set), uint64(set|unset)) }
 
 // ctStateWord is the value as ovs-ofctl writes it: +trk-new, or with every bit given new|trk.
-func ctStateWord(t Term) string {
+func ctStateWord(t Term) string { return flagsWord(t, ctFlags[:]) }
+
+// flagsWord writes bits by their names, the lowest first.
+func flagsWord(t Term, names []string) string {
 	value, mask := number(t.Value), uint64(0)
 	if t.Mask != nil {
 		mask = number(t.Mask)
 	}
 	var signed strings.Builder
 	var set []string
-	for i, name := range ctFlags {
+	for i, name := range names {
 		bit := uint64(1) << i
 		switch {
 		case value&bit != 0:
@@ -58,7 +61,7 @@ func ctStateWord(t Term) string {
 // CT looks the packet's connection up, and with Commit remembers it. The switch takes it only in a flow that matches
 // on IP or IPv6. The zero CT looks up in zone 0 and nothing more.
 //
-// What was found shows, as CTState and CTMark, in the copy of the packet that goes on in Table. The packet itself goes
+// What was found shows, as CTState, CTMark and CTLabel, in the copy of the packet that goes on in Table. The packet itself goes
 // on with the flow's next action, and knows nothing of it: mostly there should be none.
 type CT struct {
 	Commit   bool
@@ -66,7 +69,7 @@ type CT struct {
 	ZoneFrom *Field      // the zone stands in the low 16 bits of this field; Zone must be 0
 	Table    uint8       // where the tracked packet goes on; 0: nowhere, table 0 cannot be said
 	NAT      Translation // the zero Translation: none
-	Exec     []Action    // SetField and Move, which set CTMark of a connection that is committed
+	Exec     []Action    // SetField, Move and MoveBits, which set CTMark and CTLabel of a connection that is committed
 }
 
 const (
@@ -126,7 +129,7 @@ func (a CT) String() string {
 		words = append(words, fmt.Sprintf("table=%d", a.Table))
 	}
 	if a.ZoneFrom != nil {
-		words = append(words, "zone="+a.ZoneFrom.low(ctZoneBits))
+		words = append(words, "zone="+a.ZoneFrom.part(0, ctZoneBits))
 	} else if a.Zone != 0 {
 		words = append(words, fmt.Sprintf("zone=%d", a.Zone))
 	}

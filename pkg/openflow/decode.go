@@ -241,6 +241,8 @@ func guessAction(raw []byte) Action {
 		return PopVLAN()
 	case typ == typeMeter:
 		return Meter(binary.BigEndian.Uint32(raw[4:]))
+	case typ == typeGroup:
+		return Group(binary.BigEndian.Uint32(raw[4:]))
 	case typ == typeDecTTL:
 		return DecTTL()
 	case typ == typeSetField:
@@ -250,7 +252,8 @@ func guessAction(raw []byte) Action {
 	case typ == typeCopyField && len(raw) == 24:
 		src, dst := fields[binary.BigEndian.Uint32(raw[12:])], fields[binary.BigEndian.Uint32(raw[16:])]
 		if src != nil && dst != nil {
-			return Move(src, dst)
+			bits := func(at int) int { return int(binary.BigEndian.Uint16(raw[at:])) }
+			return MoveBits(src, bits(6), dst, bits(8), bits(4))
 		}
 	case typ == typeExperimenter && len(raw) >= 16 && binary.BigEndian.Uint32(raw[4:]) == nicira:
 		switch binary.BigEndian.Uint16(raw[8:]) {

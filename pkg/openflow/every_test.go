@@ -60,6 +60,19 @@ func everyMatch() []openflow.Match {
 		{openflow.IPv6, openflow.IPProto.Is(0)},
 		{openflow.IP, openflow.IPProto.Is(50), openflow.IPTTL.Is(1), openflow.IPv4Dst.Addr(addr("10.0.0.1")), openflow.Reg7.Is(1)},
 		{openflow.IP, openflow.IPTTL.Is(1)},
+		{openflow.IP, openflow.IPFrag.Is(0)},
+		{openflow.IP, openflow.IPFrag.Is(1)},
+		{openflow.IPv6, openflow.IPFrag.Is(3)},
+		{openflow.IP, openflow.IPFrag.Masked(0, 1)},
+		{openflow.UDP, openflow.IPFrag.Masked(1, 1), openflow.UDPDst.Is(53), openflow.IPTTL.Is(3)},
+		{openflow.IP, openflow.IPFrag.Masked(2, 2)},
+		{openflow.IP, openflow.IPFrag.Masked(0, 2)},
+		{openflow.TCP, openflow.TCPFlagsAre(openflow.TCPSyn, openflow.TCPAck)},
+		{openflow.TCP6, openflow.TCPFlags.Is(0x12), openflow.TCPDst.Is(80)},
+		{openflow.TCP, openflow.TCPFlags.Is(0)},
+		{openflow.CTLabel.Bits(7, 64, 24)},
+		{openflow.CTLabel.Is(3), openflow.CTMark.Is(1), openflow.CTStateIs(openflow.CTTracked, openflow.CTNew), openflow.IP},
+		{openflow.CTLabel.Bits(1, 127, 1), openflow.Reg7.Bits(5, 8, 3)},
 		{openflow.IPv6, openflow.IPTTL.Is(0)},
 		{openflow.IP, openflow.IPv4Src.Addr(addr("10.0.0.2"))},
 		{openflow.IP, openflow.IPv4Src.Addr(addr("0.0.0.0"))},
@@ -176,10 +189,12 @@ func everyAction() []openflow.Flow {
 	add(v4, openflow.CT{Commit: true, Zone: 1, NAT: openflow.DNAT(addr("10.0.0.2"))}, openflow.Output(1))
 	add(v6, openflow.CT{Commit: true, Table: 1, NAT: openflow.SNAT(addr("fd00::10"))}, openflow.CT{NAT: openflow.NAT()})
 	add(v6, openflow.CT{Commit: true, NAT: openflow.DNAT(addr("::1.2.3.4"))}, openflow.GotoTable(50))
+	add(v4, openflow.MoveBits(openflow.CTLabel, 64, openflow.Reg7, 8, 24), openflow.MoveBits(openflow.Reg7, 3, openflow.Reg1, 0, 1))
 	add(v4, openflow.CT{ZoneFrom: openflow.Reg5, Table: 21}, openflow.CT{ZoneFrom: openflow.Metadata})
 	add(v6, openflow.CT{Commit: true, ZoneFrom: openflow.Reg6, NAT: openflow.NAT(), Exec: []openflow.Action{
 		openflow.SetField(openflow.CTMark.Is(1)), openflow.SetField(openflow.CTMark.Masked(2, 2)),
-		openflow.Move(openflow.Reg7, openflow.CTMark),
+		openflow.Move(openflow.Reg7, openflow.CTMark), openflow.SetField(openflow.CTMark.Masked(1, 1)),
+		openflow.MoveBits(openflow.Reg7, 8, openflow.CTLabel, 64, 24), openflow.SetField(openflow.CTLabel.Bits(1, 0, 1)),
 	}})
 	move(nil, openflow.CTMark, openflow.Reg1)
 

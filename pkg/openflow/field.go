@@ -3,6 +3,7 @@ package openflow
 import (
 	"encoding/binary"
 	"fmt"
+	"math/big"
 	"net"
 	"net/netip"
 )
@@ -33,6 +34,8 @@ const (
 	ctState                  // +est+trk
 	etherType                // a protocol's name, or dl_type=0x88cc
 	ipProto                  // part of a protocol's name, or nw_proto=50
+	tcpFlags                 // +syn-ack
+	fragment                 // yes, no, first, later, not_later
 	protocol                 // not on the wire: EtherType and IP protocol in one term
 	unrecognized             // not one of ours
 )
@@ -51,9 +54,10 @@ func oxm(class, field, length uint32) uint32 { return class<<16 | field<<9 | len
 var (
 	// CTState is what connection tracking knows of the packet: see CTStateIs. It is zero until the packet has been
 	// through CT, and it cannot be set.
-	CTState = &Field{"ct_state", "ct_state", "", oxm(classNXM1, 105, 4), 8, ctState, 1}
-	// CTMark is the connection's mark; only Exec of CT can set it.
-	CTMark = &Field{"ct_mark", "ct_mark", "NXM_NX_CT_MARK", oxm(classNXM1, 107, 4), 32, hexadecimal, 2}
+	CTState = &Field{"ct_state", "ct_state", "", oxm(classNXM1, 105, 4), 8, ctState, 0}
+	// CTMark and CTLabel are the connection's mark and label; only Exec of CT can set them.
+	CTMark  = &Field{"ct_mark", "ct_mark", "NXM_NX_CT_MARK", oxm(classNXM1, 107, 4), 32, hexadecimal, 1}
+	CTLabel = &Field{"ct_label", "ct_label", "NXM_NX_CT_LABEL", oxm(classNXM1, 108, 16), 128, hexadecimal, 2}
 
 	EthType = &Field{"dl_type", "eth_type", "NXM_OF_ETH_TYPE", oxm(classBasic, 5, 2), 16, etherType, 3}
 	IPProto = &Field{"nw_proto", "nw_proto", "NXM_OF_IP_PROTO", oxm(classBasic, 10, 1), 8, ipProto, 4}
@@ -95,6 +99,9 @@ var (
 	// IPTTL is the TTL of IPv4 and the hop limit of IPv6.
 	IPTTL = &Field{"nw_ttl", "nw_ttl", "NXM_NX_IP_TTL", oxm(classNXM1, 29, 1), 8, decimal, 70}
 
+	// IPFrag tells fragments of IP packets: bit 0 that it is one, bit 1 that it is not the first, which alone has ports.
+	IPFrag = &Field{"nw_frag", "nw_frag", "", oxm(classNXM1, 26, 1), 2, fragment, 75}
+
 	TCPSrc     = &Field{"tp_src", "tcp_src", "NXM_OF_TCP_SRC", oxm(classBasic, 13, 2), 16, decimal, 80}
 	TCPDst     = &Field{"tp_dst", "tcp_dst", "NXM_OF_TCP_DST", oxm(classBasic, 14, 2), 16, decimal, 81}
 	UDPSrc     = &Field{"tp_src", "udp_src", "NXM_OF_UDP_SRC", oxm(classBasic, 15, 2), 16, decimal, 82}
@@ -103,14 +110,16 @@ var (
 	ICMPCode   = &Field{"icmp_code", "icmp_code", "NXM_OF_ICMP_CODE", oxm(classBasic, 20, 1), 8, decimal, 85}
 	ICMPv6Type = &Field{"icmp_type", "icmpv6_type", "NXM_NX_ICMPV6_TYPE", oxm(classBasic, 29, 1), 8, decimal, 86}
 	ICMPv6Code = &Field{"icmp_code", "icmpv6_code", "NXM_NX_ICMPV6_CODE", oxm(classBasic, 30, 1), 8, decimal, 87}
-	NDTarget   = &Field{"nd_target", "nd_target", "NXM_NX_ND_TARGET", oxm(classBasic, 31, 16), 128, ipv6, 90}
-	NDSLL      = &Field{"nd_sll", "nd_sll", "NXM_NX_ND_SLL", oxm(classBasic, 32, 6), 48, mac, 91}
-	NDTLL      = &Field{"nd_tll", "nd_tll", "NXM_NX_ND_TLL", oxm(classBasic, 33, 6), 48, mac, 92}
+	// TCPFlags are those of the TCP header: see TCPFlagsAre.
+	TCPFlags = &Field{"tcp_flags", "tcp_flags", "", oxm(classBasic, 42, 2), 12, tcpFlags, 95}
+	NDTarget = &Field{"nd_target", "nd_target", "NXM_NX_ND_TARGET", oxm(classBasic, 31, 16), 128, ipv6, 90}
+	NDSLL    = &Field{"nd_sll", "nd_sll", "NXM_NX_ND_SLL", oxm(classBasic, 32, 6), 48, mac, 91}
+	NDTLL    = &Field{"nd_tll", "nd_tll", "NXM_NX_ND_TLL", oxm(classBasic, 33, 6), 48, mac, 92}
 )
 
 // fields finds a field by its header without the mask bit. Read only.
 var fields = byHeader(
-	CTState, CTMark, EthType, IPProto, Reg0, Reg1, Reg2, Reg3, Reg4, Reg5, Reg6, Reg7, Reg9, TunID, TunSrc, TunDst,
+	CTState, CTMark, CTLabel, IPFrag, TCPFlags, EthType, IPProto, Reg0, Reg1, Reg2, Reg3, Reg4, Reg5, Reg6, Reg7, Reg9, TunID, TunSrc, TunDst,
 	Metadata, InPort, VLANTCI, EthSrc, EthDst, IPv6Src, IPv6Dst, IPv4Src, IPv4Dst, ARPSpa, ARPTpa, ARPOp, ARPSha, ARPTha, IPTTL, TCPSrc,
 	TCPDst, UDPSrc, UDPDst, ICMPType, ICMPCode, ICMPv6Type, ICMPv6Code, NDTarget, NDSLL, NDTLL,
 )
@@ -135,12 +144,15 @@ func (f *Field) meaning(i int) byte {
 	return byte(1<<bits - 1)
 }
 
-// low names the low n bits of the field, as move and zone have it.
-func (f *Field) low(n int) string {
-	if f.bits == n {
+// part names n bits of the field, from bit offset on, as move and zone have it.
+func (f *Field) part(offset, n int) string {
+	switch {
+	case f.bits == n:
 		return f.subf + "[]"
+	case n == 1:
+		return fmt.Sprintf("%s[%d]", f.subf, offset)
 	}
-	return fmt.Sprintf("%s[0..%d]", f.subf, n-1)
+	return fmt.Sprintf("%s[%d..%d]", f.subf, offset, offset+n-1)
 }
 
 // Is is the field with exactly this value. A value that does not fit is refused when the flow is sent.
@@ -149,6 +161,15 @@ func (f *Field) Is(v uint64) Term { return Term{Field: f, Value: f.number(v)} }
 // Masked is the field with this value in the bits that mask has set; bits of v outside the mask do not count.
 func (f *Field) Masked(v, mask uint64) Term {
 	return Term{Field: f, Value: f.number(v), Mask: f.number(mask)}
+}
+
+// Bits is the field with this value in width of its bits, from bit shift on; its others do not count.
+func (f *Field) Bits(v uint64, shift, width int) Term {
+	place := func(v *big.Int) []byte {
+		return v.Lsh(v, uint(shift)).FillBytes(make([]byte, max(f.width(), (v.BitLen()+7)/8)))
+	}
+	mask := new(big.Int).Lsh(big.NewInt(1), uint(width))
+	return Term{Field: f, Value: place(new(big.Int).SetUint64(v)), Mask: place(mask.Sub(mask, big.NewInt(1)))}
 }
 
 // MAC is the field with exactly this hardware address.

@@ -55,6 +55,15 @@ var noField = &Field{match: "no field", set: "no field"}
 
 func ipTerm(ether, proto uint64) Term { return ipProtocol.Is(ether<<8 | proto) }
 
+// The bits of TCPFlags (RFC 9293, 3.1).
+const (
+	TCPSyn = 0x02
+	TCPAck = 0x10
+)
+
+// TCPFlagsAre is the TCP header's flags with the bits of set set and those of unset not; the others do not count.
+func TCPFlagsAre(set, unset uint16) Term { return TCPFlags.Masked(uint64(set), uint64(set|unset)) }
+
 // canonical is the one form of all matches that take the same packets, in the order in which OVS writes them.
 //
 // A match with terms that are not ours keeps its order, in which it came from the switch: only the switch knows which

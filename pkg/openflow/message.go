@@ -16,6 +16,7 @@ const (
 	typeEchoRequest      = 2
 	typeEchoReply        = 3
 	typeFlowMod          = 14
+	typeGroupMod         = 15
 	typeMultipartRequest = 18
 	typeMultipartReply   = 19
 	typeBarrierRequest   = 20
@@ -105,6 +106,7 @@ type FlowFilter struct {
 // Multipart: OpenFlow 1.5.1, 7.3.5. OFPMP_FLOW_DESC is what older versions call flow statistics.
 const (
 	multipartFlowDesc  = 1
+	multipartGroupDesc = 7
 	multipartMeterDesc = 10
 	multipartMore      = 1
 )

@@ -388,7 +388,6 @@ func TestForeignFlowsAreSeenAndCanBeDeleted(t *testing.T) {
 // addForeign adds flows with fields and actions that this package does not know.
 func (b bridge) addForeign(t testing.TB) []string {
 	t.Helper()
-	b.ofctl(t, "add-group", "br0", "group_id=1,type=all,bucket=output:1")
 	b.ofctl(t, "add-tlv-map", "br0", "{class=0xffff,type=0,len=4}->tun_metadata0")
 	foreign := []string{
 		"table=1,ip,ct_state=+trk+est,ct_zone=1,actions=drop",
@@ -404,7 +403,6 @@ func (b bridge) addForeign(t testing.TB) []string {
 		"table=2,priority=1,ip,actions=ct(commit,table=0)",
 		"table=2,priority=13,tcp,actions=ct(commit,force)",
 		"table=2,priority=14,tcp,actions=ct(commit,alg=ftp)",
-		"table=2,priority=15,tcp,actions=ct(commit,exec(set_field:1->ct_label))",
 		"table=2,priority=16,tcp,actions=ct(zone=NXM_NX_REG5[16..31])",
 		"table=2,priority=17,tcp,actions=ct(zone=NXM_NX_REG8[0..15])",
 		"table=2,priority=18,tcp,actions=ct(commit,nat(src))",
@@ -412,7 +410,7 @@ func (b bridge) addForeign(t testing.TB) []string {
 		"table=2,priority=20,tcp,actions=ct(commit,nat(dst=10.0.0.1:80))",
 		"table=2,priority=21,tcp6,actions=ct(commit,nat(src=fd00::1-fd00::9))",
 		"table=2,priority=22,tcp6,actions=ct(commit,nat(dst=[fd00::1]:80))",
-		"table=2,priority=2,ip,actions=group:1",
+		"table=2,priority=2,ip,actions=set_queue:1",
 		"table=2,priority=3,ip,actions=write_actions(output:1),goto_table:9",
 		"table=2,priority=4,ip,actions=clear_actions,write_metadata:3,goto_table:9",
 		"table=2,priority=5,ip,actions=resubmit(1,3),resubmit(,3),resubmit:3",

@@ -3,6 +3,7 @@ package openflow
 import (
 	"encoding/binary"
 	"fmt"
+	"math/big"
 	"math/bits"
 	"net"
 	"net/netip"
@@ -65,7 +66,7 @@ func (m Match) words() []string {
 }
 
 // beforeProtocol says whether OVS writes the field before the protocol's name.
-func (f *Field) beforeProtocol() bool { return f == CTState || f == CTMark }
+func (f *Field) beforeProtocol() bool { return f == CTState || f == CTMark || f == CTLabel }
 
 // protocol is the name that OVS gives to the match's EtherType and IP protocol together ("" if it has none for the
 // EtherType), and whether it says the IP protocol too. See match_format.
@@ -131,6 +132,8 @@ func (t Term) matchWord() string {
 		return fmt.Sprintf("%s0x%04x", name, number(t.Value))
 	case vlan:
 		return t.vlanWord()
+	case fragment:
+		return name + t.fragmentWord()
 	case decimal:
 		if t.Mask != nil {
 			return fmt.Sprintf("%s0x%x/0x%x", name, number(t.Value), number(t.Mask))
@@ -160,6 +163,8 @@ func (t Term) setValue() string {
 	switch t.Field.kind {
 	case ctState:
 		return ctStateWord(t)
+	case tcpFlags:
+		return flagsWord(t, tcpFlagNames[:])
 	case mac:
 		if t.Mask == nil {
 			return net.HardwareAddr(t.Value).String()
@@ -193,7 +198,30 @@ func hexadecimalWord(b []byte) string {
 	if isZero(b) {
 		return "0"
 	}
-	return "0x" + strconv.FormatUint(number(b), 16)
+	return "0x" + new(big.Int).SetBytes(b).Text(16)
+}
+
+// tcpFlagNames are the names that ovs-ofctl has for the bits of TCPFlags, the lowest first.
+var tcpFlagNames = [...]string{"fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns", "[200]", "[400]", "[800]"}
+
+// fragmentWord follows the case distinction of match_format.
+func (t Term) fragmentWord() string {
+	const is, later = 1, 2
+	value, mask := number(t.Value), uint64(is|later)
+	if t.Mask != nil {
+		mask = number(t.Mask)
+	}
+	switch {
+	case mask == is && value == 0, mask == is|later && value == 0:
+		return "no"
+	case mask == is:
+		return "yes"
+	case mask == later && value == 0:
+		return "not_later"
+	case value&later == 0:
+		return "first"
+	}
+	return "later"
 }
 
 // unknown writes a term that is not ours, or malformed, in a form that tells apart what differs.
