@@ -14,9 +14,11 @@ func newApply(a *app) *cobra.Command {
 	var files []string
 	cmd := &cobra.Command{
 		Use: "apply -f FILE", Short: "Make what manifests declare", Args: exactly(),
-		Long: `apply makes the tenants, networks and uplinks that a file declares: YAML or JSON, one or
-more documents. All of a file is made, or nothing. What is there already stays
-as it is; what is there and differs is an error that names the field.
+		Long: `apply makes what a file declares: tenants, networks, uplinks, groups of service
+functions and chains, in YAML or JSON, one or more documents. All of a file is
+made, or nothing. What is there already stays as it is; what is there and
+differs is an error that names the field, but for groups and chains, which are
+changed: new connections take a chain's new way, those that stand keep theirs.
 
 An uplink whose NIC carries the host's default route is refused here: make that
 with tenetctl uplink add --force.
@@ -48,12 +50,36 @@ a tenant's:
   kind: Tenant
   name: blue
 
-and an uplink's, which the networks of the same file may be on:
+an uplink's, which the networks of the same file may be on:
 
   kind: Uplink
   name: lan
   nic: eth1
-  vlans: [100-199, 7]         # those that networks may have; none: all`,
+  vlans: [100-199, 7]         # those that networks may have; none: all
+
+a group's, in which containers serve by their configuration's serviceFunction:
+
+  kind: Group
+  tenant: blue
+  name: fw
+  mode: transparent           # or routed, or rewriting: see tenetctl group --help
+  onFailure: closed           # traffic to a dead function is dropped; open: it goes on
+  probe: {interval: 1s, threshold: 3}   # default: none
+
+and a chain's, through groups of the same tenant, in the order of visits:
+
+  kind: Chain
+  tenant: blue
+  name: web-in
+  priority: 10                # of two chains that want a packet the higher has it; default 0
+  symmetric: true             # replies visit the same functions backwards; this is the default
+  groups: [fw, ids]
+  classifiers:                # which connections: any of them is enough
+  - from: {network: front}    # or endpoint, prefix, labels, or any: true
+    to: {network: web}
+    protocol: tcp             # or udp, icmp; default: any
+    sourcePorts: []           # default: any
+    destinationPorts: ["80", "8000-8099"]`,
 		Example: `  tenetctl apply -f networks.yaml
   tenetctl network list -o yaml | tenetctl apply --data-dir /tmp/other -f -`,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -18,7 +19,7 @@ import (
 type outcome struct {
 	Kind    string `json:"kind"`
 	Name    string `json:"name"`
-	Outcome string `json:"outcome"` // "created", "unchanged" or "deleted"
+	Outcome string `json:"outcome"` // "created", "changed", "unchanged" or "deleted"
 }
 
 // undoTimeout is how long it may take to give back the NICs of uplinks that are not to be.
@@ -43,20 +44,22 @@ func (a *app) declare(ctx context.Context, manifests []manifest) ([]outcome, err
 		write := func(tx store.Tx) error {
 			outcomes = outcomes[:0]
 			for _, m := range manifests {
-				created, err := m.declare(tx, n.Bridge, limit)
+				became, err := m.declare(tx, n.Bridge, limit)
 				if err != nil {
 					return m.explain(err)
 				}
-				o := outcome{m.kind, m.name(), "unchanged"}
-				if created {
-					o.Outcome = "created"
-				}
-				outcomes = append(outcomes, o)
+				outcomes = append(outcomes, outcome{m.kind, m.name(), became})
 			}
 			return nil
 		}
-		if len(manifests) == 0 || manifests[0].kind != kindUplink {
+		update := func() error {
+			if slices.ContainsFunc(manifests, func(m manifest) bool { return m.kind == kindGroup || m.kind == kindChain }) {
+				return n.Rechain(ctx, write)
+			}
 			return n.Store.Update(ctx, write)
+		}
+		if len(manifests) == 0 || manifests[0].kind != kindUplink {
+			return update()
 		}
 		err = n.Store.Update(ctx, func(tx store.Tx) error {
 			if err := write(tx); err != nil {
@@ -68,7 +71,7 @@ func (a *app) declare(ctx context.Context, manifests []manifest) ([]outcome, err
 			return err
 		}
 		tried := slices.Clone(outcomes)
-		if err := addUplinks(ctx, n, manifests, tried, func() error { return n.Store.Update(ctx, write) }); err != nil {
+		if err := addUplinks(ctx, n, manifests, tried, update); err != nil {
 			return err
 		}
 		outcomes = tried // of uplinks the second transaction only says that they are there
@@ -80,12 +83,7 @@ func (a *app) declare(ctx context.Context, manifests []manifest) ([]outcome, err
 	return outcomes, nil
 }
 
-func order(m manifest) int {
-	if m.kind == kindUplink {
-		return 0
-	}
-	return 1
-}
+func order(m manifest) int { return slices.Index(kinds, m.kind) }
 
 // addUplinks makes the uplinks among manifests, and takes back those that are new if that or what
 // comes then fails.
@@ -99,7 +97,7 @@ func addUplinks(ctx context.Context, n *node.Node, manifests []manifest, tried [
 			if _, _, err := n.AddUplink(ctx, m.uplink, false); err != nil {
 				return err
 			}
-			if tried[i].Outcome == "created" {
+			if tried[i].Outcome == created {
 				made = append(made, m.uplink.Name)
 			}
 		}
@@ -154,29 +152,64 @@ func (m manifest) explain(err error) error {
 	return fmt.Errorf("%s: %w", m, err)
 }
 
-// declare records one object, if it is not there; limit is what a network's MTU may be.
-func (m manifest) declare(tx store.Tx, bridge string, limit int) (created bool, err error) { //nolint:nonamedreturns // says what the bool is
+// Outcomes.
+const (
+	created   = "created"
+	changed   = "changed"
+	unchanged = "unchanged"
+	deleted   = "deleted"
+)
+
+// declare records one object, and says what became of it; limit is what a network's MTU may be.
+func (m manifest) declare(tx store.Tx, bridge string, limit int) (string, error) {
 	switch m.kind {
 	case kindUplink:
 		u := m.uplink
 		u.Bridge = bridge
 		_, missing := store.Uplink(tx, u.Name)
 		_, err := store.DeclareUplink(tx, u)
-		return errors.Is(missing, vnet.ErrNotFound), err
+		return ifNew(missing), err
 	case kindTenant:
-		_, err := store.Tenant(tx, m.tenant)
-		if !errors.Is(err, vnet.ErrNotFound) {
-			return false, err
+		_, missing := store.Tenant(tx, m.tenant)
+		_, err := store.DeclareTenant(tx, m.tenant)
+		return ifNew(missing), err
+	case kindGroup:
+		before, missing := store.Group(tx, m.group.Ref())
+		if err := store.PutGroup(tx, m.group); err != nil {
+			return "", err
 		}
-		_, err = store.DeclareTenant(tx, m.tenant)
-		return true, err
+		after, err := store.Group(tx, m.group.Ref())
+		return ifOther(missing, before, after), err
+	case kindChain:
+		before, missing := store.Chain(tx, m.chain.Ref())
+		if err := store.PutChain(tx, m.chain); err != nil {
+			return "", err
+		}
+		after, err := store.Chain(tx, m.chain.Ref())
+		return ifOther(missing, before, after), err
 	}
 	if !m.network.IsProvider() { // on a wire the NIC's MTU is the limit, which is looked at when a container comes
 		if err := m.network.CheckMTU(limit); err != nil {
-			return false, err
+			return "", err
 		}
 	}
 	_, missing := store.Network(tx, m.network.Ref())
-	_, err = store.DeclareNetwork(tx, m.network)
-	return errors.Is(missing, vnet.ErrNotFound), err
+	_, err := store.DeclareNetwork(tx, m.network)
+	return ifNew(missing), err
+}
+
+// ifNew is the outcome for what is never changed.
+func ifNew(missing error) string {
+	if errors.Is(missing, vnet.ErrNotFound) {
+		return created
+	}
+	return unchanged
+}
+
+// ifOther is the outcome for what may be.
+func ifOther(missing error, before, after any) string {
+	if missing == nil && !reflect.DeepEqual(before, after) {
+		return changed
+	}
+	return ifNew(missing)
 }

@@ -158,7 +158,7 @@ has forgotten; while the runtime knows the container, let it do that.`,
 				if err := n.Remove(ctx, e.ID); err != nil {
 					return err
 				}
-				return a.printOutcomes([]outcome{{"Endpoint", e.Attachment.String(), "deleted"}})
+				return a.printOutcomes([]outcome{{"Endpoint", e.Attachment.String(), deleted}})
 			})
 		},
 	}

@@ -20,10 +20,12 @@ const (
 	kindTenant  = "Tenant"
 	kindNetwork = "Network"
 	kindUplink  = "Uplink"
+	kindGroup   = "Group"
+	kindChain   = "Chain"
 )
 
-// laterKinds are described in the design, and nothing of this version makes them.
-var laterKinds = []string{"Group", "Chain"}
+// kinds are all of them, in the order in which they are made: each may be named by those that follow.
+var kinds = []string{kindUplink, kindTenant, kindNetwork, kindGroup, kindChain}
 
 // manifest is one document: what it declares.
 type manifest struct {
@@ -31,6 +33,8 @@ type manifest struct {
 	tenant  vnet.TenantName // of kind Tenant
 	network vnet.Network    // of kind Network
 	uplink  vnet.Uplink     // of kind Uplink
+	group   vnet.Group      // of kind Group
+	chain   vnet.Chain      // of kind Chain
 }
 
 func (m manifest) String() string { return strings.ToLower(m.kind) + " " + m.name() }
@@ -41,6 +45,10 @@ func (m manifest) name() string {
 		return string(m.tenant)
 	case kindUplink:
 		return string(m.uplink.Name)
+	case kindGroup:
+		return m.group.Ref().String()
+	case kindChain:
+		return m.chain.Ref().String()
 	}
 	return m.network.Ref().String()
 }
@@ -64,6 +72,16 @@ type uplinkDocument struct {
 	VLANs vnet.VLANs      `json:"vlans,omitempty"`
 }
 
+type groupDocument struct {
+	Kind string `json:"kind"`
+	vnet.Group
+}
+
+type chainDocument struct {
+	Kind string `json:"kind"`
+	vnet.Chain
+}
+
 // keys of each kind of document. encoding/json would take them in any case of letters.
 func keys(kind string) []string {
 	switch kind {
@@ -71,6 +89,10 @@ func keys(kind string) []string {
 		return []string{"kind", "name"}
 	case kindUplink:
 		return []string{"kind", "name", "nic", "vlans"}
+	case kindGroup:
+		return []string{"kind", "tenant", "name", "mode", "onFailure", "probe"}
+	case kindChain:
+		return []string{"kind", "tenant", "name", "priority", "symmetric", "groups", "classifiers"}
 	}
 	return []string{"kind", "tenant", "name", "vni", "subnets", "gateway", "mtu", "provider", "egressAddress", "multicast", "dns"}
 }
@@ -79,6 +101,37 @@ func keys(kind string) []string {
 var innerKeys = map[string][]string{
 	"provider": {"uplink", "vlan"},
 	"dns":      {"nameservers", "domain", "search", "options"},
+	"probe":    {"interval", "threshold"},
+}
+
+// classifierKeys are those of each of a chain's classifiers, selectorKeys those of its two sides.
+var (
+	classifierKeys = []string{"from", "to", "protocol", "sourcePorts", "destinationPorts"}
+	selectorKeys   = []string{"network", "endpoint", "prefix", "labels", "any"}
+)
+
+// knownClassifierKeys is knownKeys for what is in a chain's classifiers.
+func knownClassifierKeys(raw json.RawMessage) error {
+	var list []map[string]json.RawMessage
+	if json.Unmarshal(raw, &list) != nil {
+		return nil // none, or of the wrong type, which strictly names
+	}
+	for i, classifier := range list {
+		what := fmt.Sprintf("classifier %d", i+1)
+		if err := knownKeys(what, classifier, classifierKeys); err != nil {
+			return err
+		}
+		for _, side := range []string{"from", "to"} {
+			var selector map[string]json.RawMessage
+			if json.Unmarshal(classifier[side], &selector) != nil {
+				continue
+			}
+			if err := knownKeys(what+": "+side, selector, selectorKeys); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // parseManifests reads the documents of one file, YAML or JSON. vnet.ErrInvalid says which one
@@ -159,14 +212,10 @@ func parseManifest(doc []byte) (manifest, error) {
 		return m, vnet.Invalidf("it is no mapping of keys to values, which a manifest is")
 	}
 	if err := json.Unmarshal(have["kind"], &m.kind); err != nil || m.kind == "" {
-		return m, vnet.WithHint(vnet.Invalidf("it has no kind"), "say kind: %s, kind: %s or kind: %s", kindNetwork, kindTenant, kindUplink)
+		return m, vnet.WithHint(vnet.Invalidf("it has no kind"), "say which, such as kind: %s; the kinds are %s", kindNetwork, strings.Join(kinds, ", "))
 	}
-	switch {
-	case m.kind == kindTenant, m.kind == kindNetwork, m.kind == kindUplink:
-	case slices.Contains(laterKinds, m.kind):
-		return m, vnet.Invalidf("kind %s is not available in this version", m.kind)
-	default:
-		return m, vnet.Invalidf("kind %q: must be %s, %s or %s", m.kind, kindNetwork, kindTenant, kindUplink)
+	if !slices.Contains(kinds, m.kind) {
+		return m, vnet.Invalidf("kind %q: must be one of %s", m.kind, strings.Join(kinds, ", "))
 	}
 	if err := knownKeys("kind "+m.kind, have, keys(m.kind)); err != nil {
 		return m, err
@@ -180,7 +229,26 @@ func parseManifest(doc []byte) (manifest, error) {
 			return m, err
 		}
 	}
+	if err := knownClassifierKeys(have["classifiers"]); err != nil {
+		return m, err
+	}
 	switch m.kind {
+	case kindGroup:
+		var g groupDocument
+		err := strictly(doc, &g)
+		m.group = g.Group
+		if err == nil {
+			_, err = m.group.Normal()
+		}
+		return m, err
+	case kindChain:
+		var c chainDocument
+		err := strictly(doc, &c)
+		m.chain = c.Chain
+		if err == nil {
+			_, err = m.chain.Normal()
+		}
+		return m, err
 	case kindTenant:
 		var t tenantDocument
 		err := strictly(doc, &t)

@@ -213,7 +213,7 @@ func newNetworkDel(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printOutcomes([]outcome{{kindNetwork, ref.String(), "deleted"}})
+			return a.printOutcomes([]outcome{{kindNetwork, ref.String(), deleted}})
 		},
 	}
 }

@@ -96,12 +96,12 @@ func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:     "tenetctl",
 		Version: version,
-		Short:   "Tenants, networks and endpoints of this node",
+		Short:   "Tenants, networks, endpoints and service chains of this node",
 		Long: `tenetctl shows and changes what the node's store holds (tenants, networks,
-uplinks, endpoints), says how the switch is doing and repairs it, and tells
-where a packet would go.
+uplinks, endpoints, service chains and their functions), says how the switch is
+doing and repairs it, and tells where a packet would go.
 
-Networks are named TENANT/NETWORK. Endpoints are made by CNI, and are named by
+Networks are named TENANT/NETWORK, and groups and chains likewise. Endpoints are made by CNI, and are named by
 their id, as CONTAINER/IFNAME, by a container's id or the beginning of it, or
 as TENANT/NETWORK/ADDRESS.
 
@@ -128,7 +128,7 @@ error, mostly with a second one that starts with "hint:".`,
 	f.StringVarP(&a.output, "output", "o", "table", "`format`: table, json or yaml")
 	complete(root, "output", "table", "json", "yaml")
 	root.AddCommand(
-		newTenant(a), newNetwork(a), newUplink(a), newEndpoint(a), newApply(a),
+		newTenant(a), newNetwork(a), newUplink(a), newEndpoint(a), newGroup(a), newFunction(a), newChain(a), newApply(a),
 		newStatus(a), newSync(a), newTrace(a), newVersion(a),
 	)
 	// What has no verb of its own answers a wrong or missing one.

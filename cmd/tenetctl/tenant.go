@@ -110,7 +110,7 @@ func newTenantDel(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printOutcomes([]outcome{{kindTenant, string(name), "deleted"}})
+			return a.printOutcomes([]outcome{{kindTenant, string(name), deleted}})
 		},
 	}
 }

@@ -240,7 +240,7 @@ uplink.`,
 			if err != nil {
 				return err
 			}
-			return a.printOutcomes([]outcome{{kindUplink, args[0], "deleted"}})
+			return a.printOutcomes([]outcome{{kindUplink, args[0], deleted}})
 		},
 	}
 }

@@ -47,6 +47,9 @@ type NetConf struct {
 	DataDir       string         `json:"dataDir"`
 	Datapath      string         `json:"datapath"`
 	Config        string         `json:"config"`
+	// ServiceFunction and Labels are read when an endpoint is made, as what args.cni says of them is.
+	ServiceFunction json.RawMessage `json:"serviceFunction"`
+	Labels          json.RawMessage `json:"labels"`
 
 	Runtime Runtime `json:"-"`
 	Args    Args    `json:"-"`
@@ -74,7 +77,7 @@ var foreignKeys = []string{
 var (
 	tenetKeys = []string{
 		"tenant", "network", "tenantFrom", "subnets", "vni", "gateway", "egressAddress", "provider", "mtu",
-		"bridge", "ovsRunDir", "dataDir", "datapath", "config", "ipam",
+		"bridge", "ovsRunDir", "dataDir", "datapath", "config", "ipam", "serviceFunction", "labels",
 	}
 	ipamKeys     = []string{"type", "tenant", "network", "tenantFrom", "subnets", "dataDir", "config"}
 	subnetKeys   = []string{"prefix", "gateway", "reserved"}
@@ -114,6 +117,9 @@ func ParseTenet(stdin []byte, args string) (*NetConf, error) {
 			`declare the network with "gateway": "nat"`)
 	}
 	c.dns = vnet.DNS(c.DNS)
+	if err := c.readArgs(keys["args"]); err != nil {
+		return nil, err
+	}
 	return c, c.check()
 }
 
@@ -336,6 +342,8 @@ func (c *NetConf) MAC() (vnet.MAC, error) {
 func (c *NetConf) Fingerprint() string {
 	ports, _ := c.PortMappings() // what cannot be read makes no endpoint
 	limits, _ := c.Bandwidth()
+	function, _ := c.FunctionPort()
+	labels, _ := c.EndpointLabels()
 	shape := struct {
 		Name, Tenant, Network, TenantFrom, Namespace string
 		Subnets                                      []vnet.Subnet
@@ -351,10 +359,12 @@ func (c *NetConf) Fingerprint() string {
 		DNS           vnet.DNS           `json:",omitzero"`
 		Ports         []vnet.PortMapping `json:",omitempty"`
 		Bandwidth     vnet.Bandwidth     `json:",omitzero"`
+		Function      *vnet.FunctionPort `json:",omitempty"`
+		Labels        vnet.Labels        `json:",omitempty"`
 	}{
 		c.Name, string(c.Tenant), string(c.Network), c.TenantFrom, string(c.Args.K8S_POD_NAMESPACE),
 		c.Subnets, c.VNI, c.Gateway, c.MTU, c.Runtime.IPs, c.Runtime.MAC, string(c.Args.IP), string(c.Args.MAC), c.Bridge, c.ipam,
-		c.EgressAddress, c.Provider, c.dns, ports, limits,
+		c.EgressAddress, c.Provider, c.dns, ports, limits, function, labels,
 	}
 	text, _ := json.Marshal(shape) // nothing in it can fail to marshal
 	sum := sha256.Sum256(text)

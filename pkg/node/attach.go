@@ -111,7 +111,15 @@ func (n *Node) Connect(ctx context.Context, net pipeline.Network, e vnet.Endpoin
 		_, err := n.syncFlows(ctx, c, true)
 		return err
 	}
-	flows := slices.Concat(pipeline.NetworkFlows(net), pipeline.EndpointFlows(net, pipeline.Endpoint{Endpoint: e, Port: ofport}))
+	var p pipeline.Endpoint
+	err = n.Store.View(ctx, func(tx store.Tx) error {
+		p, err = plugged(tx, e, ofport)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	flows := slices.Concat(pipeline.NetworkFlows(net), pipeline.EndpointFlows(net, p))
 	if err := putMeters(ctx, c, e); err != nil {
 		return err
 	}
@@ -145,8 +153,12 @@ func (n *Node) members(ctx context.Context, net pipeline.Network, bridge string)
 	err = n.Store.View(ctx, func(tx store.Tx) error {
 		endpoints, err := store.All[vnet.Endpoint](tx, store.EndpointsOf(net.Ref()))
 		for _, e := range endpoints {
-			if e.Bridge == bridge && e.State != vnet.Leaving {
-				members = append(members, portOf(e, ports))
+			p, err := plugged(tx, e, portOf(e, ports))
+			if err != nil {
+				return err
+			}
+			if e.Bridge == bridge && e.State != vnet.Leaving && p.Hears() {
+				members = append(members, p.Port)
 			}
 		}
 		return err

@@ -10,6 +10,7 @@ import (
 	"github.com/tenet-cni/tenet/pkg/openflow"
 	"github.com/tenet-cni/tenet/pkg/ovs"
 	"github.com/tenet-cni/tenet/pkg/pipeline"
+	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/veth"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -52,7 +53,15 @@ func (n *Node) Check(ctx context.Context, e vnet.Endpoint) ([]string, error) {
 	case row.OFPort <= 0:
 		return append(differs, fmt.Sprintf("port %s does not work: %s", row.Name, row.Error)), nil
 	}
-	flows, err := n.checkFlows(ctx, net, pipeline.Endpoint{Endpoint: e, Port: uint32(row.OFPort)})
+	var p pipeline.Endpoint
+	err = n.Store.View(ctx, func(tx store.Tx) error {
+		p, err = plugged(tx, e, uint32(row.OFPort))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	flows, err := n.checkFlows(ctx, net, p)
 	if err != nil {
 		return nil, err
 	}

@@ -15,12 +15,19 @@ import (
 
 	"github.com/tenet-cni/tenet/pkg/gateway"
 	"github.com/tenet-cni/tenet/pkg/ovs"
+	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
 // EmptyZone empties the network's conntrack zone if no endpoint of it works yet: what is in it
 // is of an earlier life.
 func (n *Node) EmptyZone(ctx context.Context, r Recorded) error {
+	if err := n.emptyZones(ctx, r.Endpoint.Zone); err != nil {
+		return err
+	}
+	if err := n.emptyFunctionZone(ctx, r.Endpoint); err != nil {
+		return err
+	}
 	if !r.fresh || r.Network.Zone == 0 {
 		return nil
 	}
@@ -29,6 +36,23 @@ func (n *Node) EmptyZone(ctx context.Context, r Recorded) error {
 		return nil // a machine with datapaths of both kinds: Open vSwitch 3.1 does not take the one that is meant
 	}
 	return kind(err)
+}
+
+// emptyFunctionZone empties the zone of the function that the endpoint is a port of, unless it has the other port, too.
+func (n *Node) emptyFunctionZone(ctx context.Context, e vnet.Endpoint) error {
+	if e.Function == nil {
+		return nil
+	}
+	var i vnet.Instance
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		var err error
+		i, err = store.FindInstance(tx, vnet.GroupRef{Tenant: e.Tenant, Group: e.Function.Group}, e.Container)
+		return err
+	})
+	if err != nil || i.Ingress != e.ID && i.Ingress != "" || i.Egress != e.ID && i.Egress != "" {
+		return err
+	}
+	return n.emptyZones(ctx, i.Zone)
 }
 
 // datapath names the bridge's as dpctl/dump-conntrack does (ovs-dpctl(8)); a machine may have both kinds.

@@ -131,7 +131,7 @@ func network(tx store.Tx, r vnet.Ref, bridge string) (pipeline.Network, error) {
 		if err != nil {
 			return p, err
 		}
-		p.Zone, p.Transit = g.Zone, g.Transit
+		p.Zone, p.Transit, p.Outside = g.Zone, g.Transit, g.Outside
 	}
 	if net.IsProvider() {
 		u, err := store.Uplink(tx, net.Provider.Uplink)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,9 @@ type Want struct {
 	MAC        vnet.MAC // zero: derived from the address
 	Ports      []vnet.PortMapping
 	Bandwidth  vnet.Bandwidth
-	Delegate   *vnet.Delegate // the foreign IPAM plugin that will give the addresses, nil: ours
+	Labels     vnet.Labels
+	Function   *vnet.FunctionPort // which port of a service function it is, nil: none
+	Delegate   *vnet.Delegate     // the foreign IPAM plugin that will give the addresses, nil: ours
 }
 
 // CheckPlace looks whether a cable can be laid to w: that CNI_NETNS is a network namespace, not
@@ -168,7 +171,7 @@ func (n *Node) write(tx store.Tx, w Want, host string, limit int) (Recorded, err
 	e := vnet.Endpoint{
 		Attachment: w.Attachment, ID: w.ID(), Tenant: net.Tenant, Network: net.Name, State: vnet.Pending,
 		CNINetwork: w.CNINetwork, Conf: w.Conf, NetNS: w.NetNS, Bridge: n.Bridge, MAC: w.MAC, MTU: net.MTU, Boot: host, Delegate: w.Delegate,
-		Ports: w.Ports, Bandwidth: w.Bandwidth,
+		Ports: w.Ports, Bandwidth: w.Bandwidth, Labels: w.Labels, Function: w.Function,
 	}
 	limited := net.Network
 	if limited.MTU == 0 {
@@ -177,12 +180,19 @@ func (n *Node) write(tx store.Tx, w Want, host string, limit int) (Recorded, err
 	if err := limited.CheckMTU(limit); err != nil {
 		return Recorded{}, err
 	}
-	if w.Delegate == nil {
+	addressed, err := joins(tx, w, net)
+	if err != nil {
+		return Recorded{}, err
+	}
+	switch {
+	case !addressed:
+		e.MAC = cmp.Or(e.MAC, vnet.MACOf(e.ID))
+	case w.Delegate == nil:
 		if err := address(tx, net.Network, &e, w.Addrs); err != nil {
 			return Recorded{}, err
 		}
 	}
-	if net.Zone != 0 {
+	if net.Zone != 0 && addressed {
 		if err := store.GiveAlias(tx, &e); err != nil {
 			return Recorded{}, err
 		}
@@ -193,10 +203,33 @@ func (n *Node) write(tx store.Tx, w Want, host string, limit int) (Recorded, err
 	if err := store.PublishPorts(tx, e); err != nil {
 		return Recorded{}, err
 	}
+	if err := store.GiveZone(tx, &e); err != nil {
+		return Recorded{}, err
+	}
 	if err := store.PutEndpoint(tx, &e); err != nil {
 		return Recorded{}, err
 	}
-	return Recorded{Endpoint: e, Network: net, fresh: fresh}, nil
+	return Recorded{Endpoint: e, Network: net, fresh: fresh}, store.JoinGroup(tx, e)
+}
+
+// joins reports whether the endpoint has addresses: all have, but for the ports of transparent functions. It checks
+// what is asked of a function's port.
+func joins(tx store.Tx, w Want, net pipeline.Network) (bool, error) {
+	if w.Function == nil {
+		return true, nil
+	}
+	g, err := store.MayJoin(tx, net.Tenant, w.Attachment, *w.Function)
+	switch {
+	case err != nil:
+		return false, err
+	case net.IsProvider():
+		return false, vnet.Invalidf("serviceFunction: network %s is on a wire: functions are ports of networks that are not", net.Ref())
+	case g.Mode.Addressed():
+		return true, nil
+	case len(w.Addrs) > 0 || len(w.Ports) > 0 || w.Delegate != nil:
+		return false, vnet.Invalidf("serviceFunction: group %s is transparent, so its ports have no addresses: neither ips, IP, portMappings nor another ipam can be asked for", g.Ref())
+	}
+	return false, nil
 }
 
 // linkNetwork gives the network its way to the host, if the host is linked to the bridge, and

@@ -40,9 +40,18 @@ func (n *Node) Remove(ctx context.Context, id vnet.EndpointID) error {
 // remove takes the steps of an ADD back in reverse. It goes on past failures; the record goes
 // only when nothing failed, so that whoever comes next knows there is something to remove.
 func (n *Node) remove(ctx context.Context, e vnet.Endpoint) error {
+	zones := []vnet.Zone{e.Zone}
 	if e.State != vnet.Leaving {
 		e.State = vnet.Leaving
-		if err := n.put(ctx, e); err != nil {
+		err := n.Store.Update(ctx, func(tx store.Tx) error {
+			i, err := store.LeaveGroup(tx, e)
+			if err != nil {
+				return err
+			}
+			zones = append(zones[:1], i.Zone)
+			return store.PutEndpoint(tx, &e)
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -57,8 +66,10 @@ func (n *Node) remove(ctx context.Context, e vnet.Endpoint) error {
 		Cut(step)
 	}
 	try("concealed", "published ports", n.conceal)
+	try("unchained", "chains", n.disconnectChains)
 	try("disconnected", "flows", n.disconnect)            // before the port: its number must not outlive it in flows
 	try("forgotten-connections", "connections", n.forget) // with no flow left, none comes anew
+	try("emptied-zones", "connections", func(ctx context.Context, _ vnet.Endpoint) error { return n.emptyZones(ctx, zones...) })
 	try("unplugged", "port", n.unplug)
 	try("cableless", "link", func(ctx context.Context, e vnet.Endpoint) error { return kind(veth.Remove(ctx, e.ID.Port())) })
 	if e.Delegate != nil && n.Release != nil {

@@ -120,6 +120,7 @@ func (d *Drift) add(o Drift) {
 	d.Unplugged = append(d.Unplugged, o.Unplugged...)
 	d.MissingFlows += o.MissingFlows
 	d.StrayFlows += o.StrayFlows
+	d.Groups = append(d.Groups, o.Groups...)
 	d.Meters = append(d.Meters, o.Meters...)
 	d.Host = append(d.Host, o.Host...)
 }
@@ -136,6 +137,7 @@ func (n *Node) tidy(ctx context.Context, d *Drift) error {
 	}
 	full.MissingFlows += flows.MissingFlows
 	full.StrayFlows += flows.StrayFlows
+	full.Groups = append(full.Groups, flows.Groups...)
 	full.Meters = append(full.Meters, flows.Meters...)
 	full.Host = append(full.Host, flows.Host...)
 	*d = full

@@ -28,6 +28,8 @@ type Drift struct {
 	// Flows that are missing or different, and flows that nobody wants.
 	MissingFlows int `json:"missingFlows"`
 	StrayFlows   int `json:"strayFlows"`
+	// Groups of the switch, which choose and watch functions, that are missing, different, or nobody's.
+	Groups []uint32 `json:"groups"`
 	// Meters are limits of endpoints that are missing, different, or nobody's.
 	Meters []uint32 `json:"meters"`
 	// Host is what differs on the host's side: its link to the bridge, routes, rules, uplinks.
@@ -50,7 +52,7 @@ func (o Orphan) still(e vnet.Endpoint) bool {
 
 // Count returns how many differences there are.
 func (d Drift) Count() int {
-	return len(d.Endpoints) + len(d.Ports) + len(d.Links) + len(d.Unplugged) + d.MissingFlows + d.StrayFlows + len(d.Meters) + len(d.Host)
+	return len(d.Endpoints) + len(d.Ports) + len(d.Links) + len(d.Unplugged) + d.MissingFlows + d.StrayFlows + len(d.Groups) + len(d.Meters) + len(d.Host)
 }
 
 // Sync makes the switch and the links agree with the store, and returns what differed. It goes
@@ -76,7 +78,7 @@ func (n *Node) pass(ctx context.Context, apply bool) (Drift, error) {
 		errs = append(errs, n.repair(ctx, d))
 	}
 	flows, err := n.connectAll(ctx, apply)
-	d.MissingFlows, d.StrayFlows, d.Meters = flows.MissingFlows, flows.StrayFlows, flows.Meters
+	d.MissingFlows, d.StrayFlows, d.Groups, d.Meters = flows.MissingFlows, flows.StrayFlows, flows.Groups, flows.Meters
 	errs = append(errs, err)
 	for _, side := range []func(context.Context, string, bool) ([]string, error){n.syncUplinks, n.syncHost} {
 		differs, err := side(ctx, n.Bridge, apply)
@@ -266,7 +268,16 @@ func (n *Node) whenFree(ctx context.Context, id vnet.EndpointID, fn func(vnet.En
 // difference: meters before the flows that name them, the flows as one bundle, the marker last,
 // and what nobody names any more goes after them. The flows must be locked.
 func (n *Node) syncFlows(ctx context.Context, c *openflow.Conn, apply bool) (Drift, error) {
-	want, err := n.Render(ctx)
+	seen, err := n.stand(ctx, n.Bridge)
+	if err != nil {
+		return Drift{}, err
+	}
+	if apply {
+		if err := n.replan(ctx, seen); err != nil {
+			return Drift{}, err
+		}
+	}
+	want, err := n.render(ctx, seen)
 	if err != nil {
 		return Drift{}, err
 	}
@@ -274,7 +285,11 @@ func (n *Node) syncFlows(ctx context.Context, c *openflow.Conn, apply bool) (Dri
 	if err != nil {
 		return Drift{}, kind(err)
 	}
-	changes, d := difference(want, have)
+	groups, err := c.Groups(ctx)
+	if err != nil {
+		return Drift{}, kind(err)
+	}
+	changes, d := difference(want, have, groups)
 	put, drop, err := n.diffMeters(ctx, c)
 	if err != nil {
 		return d, err
@@ -289,30 +304,37 @@ func (n *Node) syncFlows(ctx context.Context, c *openflow.Conn, apply bool) (Dri
 	if err := c.PutMeters(ctx, put...); err != nil {
 		return d, kind(err)
 	}
-	if len(changes) > 0 {
-		if err := n.commit(ctx, c, changes); err != nil {
-			return d, kind(fmt.Errorf("flows of %s: %w", n.Bridge, err))
-		}
+	if err := n.commit(ctx, c, n.Bridge, changes); err != nil {
+		return d, kind(fmt.Errorf("flows of %s: %w", n.Bridge, err))
 	}
 	return d, kind(c.DeleteMeters(ctx, drop...))
+}
+
+// changes are what turns what stands into what should: groups before the flows that name them,
+// and those that no flow names any more after all of it.
+type changes struct {
+	groups, flows, last []openflow.Change
 }
 
 // commit sends the changes in one bundle, unless they are very many: ovs-vswitchd takes 50
 // messages from a connection in each turn of its main loop, and with 1,000 ports on the userspace
 // datapath a turn lasts 5 to 20 ms. So thousands go in a bundle each over several connections. Each
 // flow stands on its own, and until all are there packets are dropped, as they are without any;
-// the last change, which is the marker where all flows were lost, waits for the others.
-func (n *Node) commit(ctx context.Context, c *openflow.Conn, changes []openflow.Change) error {
+// the last flow, which is the marker where all flows were lost, waits for the others.
+func (n *Node) commit(ctx context.Context, c *openflow.Conn, bridge string, ch changes) error {
 	const many, connections = 1000, 16
-	if len(changes) <= many {
-		return c.Commit(ctx, changes)
+	if len(ch.groups)+len(ch.flows)+len(ch.last) <= many {
+		return c.Commit(ctx, slices.Concat(ch.groups, ch.flows, ch.last))
 	}
-	last := len(changes) - 1
+	if err := c.Commit(ctx, ch.groups); err != nil {
+		return err
+	}
+	last := max(len(ch.flows)-1, 0)
 	var wg sync.WaitGroup
-	errs := make(chan error, connections)
-	for part := range slices.Chunk(changes[:last], last/connections+1) {
+	errs := make(chan error, connections+1)
+	for part := range slices.Chunk(ch.flows[:last], last/connections+1) {
 		wg.Go(func() {
-			c, err := n.openflow(ctx, n.Bridge)
+			c, err := n.openflow(ctx, bridge)
 			if err == nil {
 				defer c.Close()
 				err = c.Commit(ctx, part)
@@ -327,21 +349,21 @@ func (n *Node) commit(ctx context.Context, c *openflow.Conn, changes []openflow.
 			return err
 		}
 	}
-	return c.Commit(ctx, changes[last:])
+	return c.Commit(ctx, slices.Concat(ch.flows[last:], ch.last))
 }
 
-// difference returns the changes that turn have into want. Strays go first, so that none can
+// difference returns the changes that turn what the switch has into want. Strays go first, so that none can
 // outrank a new flow; the order of want is kept.
-func difference(want []openflow.Flow, have []openflow.FlowStats) ([]openflow.Change, Drift) {
+func difference(want rendered, have []openflow.FlowStats, groups []openflow.GroupConfig) (changes, Drift) {
 	stands := make(map[string]string, len(have))
 	for _, f := range have {
 		stands[f.Key()] = f.Body()
 	}
-	var changes []openflow.Change
+	var ch changes
 	var d Drift
-	wanted := make(map[string]bool, len(want))
+	wanted := make(map[string]bool, len(want.flows))
 	var adds []openflow.Change
-	for _, f := range want {
+	for _, f := range want.flows {
 		key := f.Key()
 		wanted[key] = true
 		if body, ok := stands[key]; !ok || body != f.Body() {
@@ -351,24 +373,39 @@ func difference(want []openflow.Flow, have []openflow.FlowStats) ([]openflow.Cha
 	}
 	for _, f := range have {
 		if !wanted[f.Key()] {
-			changes = append(changes, openflow.DeleteFlow(f.Flow))
+			ch.flows = append(ch.flows, openflow.DeleteFlow(f.Flow))
 			d.StrayFlows++
 		}
 	}
-	return append(changes, adds...), d
+	ch.flows = append(ch.flows, adds...)
+	standing := make(map[uint32]string, len(groups))
+	for _, g := range groups {
+		standing[g.ID] = g.Body()
+	}
+	keep := make(map[uint32]bool, len(want.groups))
+	for _, g := range want.groups {
+		keep[g.ID] = true
+		if body, ok := standing[g.ID]; !ok || body != g.Body() {
+			ch.groups = append(ch.groups, openflow.PutGroup(g))
+			d.Groups = append(d.Groups, g.ID)
+		}
+	}
+	for _, g := range groups {
+		if !keep[g.ID] {
+			ch.last = append(ch.last, openflow.DeleteGroup(g.ID))
+			d.Groups = append(d.Groups, g.ID)
+		}
+	}
+	return ch, d
 }
 
-// Render returns every flow that the bridge should have, from the store and the switch's port
+// render returns every flow and group that the bridge should have, from the store and the switch's port
 // numbers: those of endpoints that are here to stay or are just being added.
-func (n *Node) Render(ctx context.Context) ([]openflow.Flow, error) {
-	ports, err := n.ofports(ctx, n.Bridge)
-	if err != nil {
-		return nil, err
-	}
+func (n *Node) render(ctx context.Context, seen standing) (rendered, error) {
 	base := pipeline.BaseFlows()
 	marker := len(base) - 1
-	flows := slices.Clone(base[:marker])
-	err = n.Store.View(ctx, func(tx store.Tx) error {
+	r := rendered{flows: slices.Clone(base[:marker])}
+	err := n.Store.View(ctx, func(tx store.Tx) error {
 		endpoints, err := store.All[vnet.Endpoint](tx, store.Endpoints)
 		if err != nil {
 			return err
@@ -376,26 +413,55 @@ func (n *Node) Render(ctx context.Context) ([]openflow.Flow, error) {
 		members := map[vnet.Ref][]uint32{}
 		networks := map[vnet.Ref]pipeline.Network{}
 		for _, e := range endpoints {
-			if e.Bridge != n.Bridge || e.State == vnet.Leaving || len(e.Addrs) == 0 {
+			if e.Bridge != n.Bridge || e.State == vnet.Leaving || len(e.Addrs) == 0 && e.Function == nil {
 				continue
 			}
-			port := portOf(e, ports)
 			net, ok := networks[e.Ref()]
 			if !ok {
 				if net, err = network(tx, e.Ref(), e.Bridge); err != nil {
 					return err
 				}
 				networks[e.Ref()] = net
-				flows = append(flows, pipeline.NetworkFlows(net)...)
+				r.flows = append(r.flows, pipeline.NetworkFlows(net)...)
 			}
-			members[e.Ref()] = append(members[e.Ref()], port)
-			flows = append(flows, pipeline.EndpointFlows(net, pipeline.Endpoint{Endpoint: e, Port: port})...)
+			p, err := plugged(tx, e, portOf(e, seen.ports))
+			if err != nil {
+				return err
+			}
+			if p.Hears() {
+				members[e.Ref()] = append(members[e.Ref()], p.Port)
+			}
+			r.flows = append(r.flows, pipeline.EndpointFlows(net, p)...)
 		}
 		for ref, net := range networks {
 			slices.Sort(members[ref])
-			flows = append(flows, pipeline.FloodFlows(net, members[ref])...)
+			r.flows = append(r.flows, pipeline.FloodFlows(net, members[ref])...)
 		}
-		return nil
+		chains, err := seen.chains(tx)
+		r.add(chains.groups, chains.flows)
+		return err
 	})
-	return append(flows, base[marker]), err
+	r.flows = append(r.flows, base[marker])
+	return r, err
+}
+
+// Render returns every flow that the bridge should have.
+func (n *Node) Render(ctx context.Context) ([]openflow.Flow, error) {
+	seen, err := n.stand(ctx, n.Bridge)
+	if err != nil {
+		return nil, err
+	}
+	r, err := n.render(ctx, seen)
+	return r.flows, err
+}
+
+// plugged is the endpoint at a port, with the mode of the function that it serves.
+func plugged(tx store.Tx, e vnet.Endpoint, port uint32) (pipeline.Endpoint, error) {
+	p := pipeline.Endpoint{Endpoint: e, Port: port}
+	if e.Function == nil {
+		return p, nil
+	}
+	g, err := store.Group(tx, vnet.GroupRef{Tenant: e.Tenant, Group: e.Function.Group})
+	p.Mode = g.Mode
+	return p, err
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,18 +20,25 @@ func TestOnlyTheDifferenceIsSent(t *testing.T) {
 		return openflow.Flow{Table: 1, Priority: priority, Cookie: 7, Match: openflow.Match{openflow.InPort.Is(port)}, Actions: actions}
 	}
 	stands, changed, missing, stray := flow(1, 1), flow(1, 2, openflow.GotoTable(5)), flow(1, 3), flow(9, 4)
-	changes, d := difference([]openflow.Flow{stands, changed, missing},
-		[]openflow.FlowStats{{Flow: stands, Packets: 5}, {Flow: flow(1, 2)}, {Flow: stray}})
+	group := func(id uint32, port uint32) openflow.GroupConfig {
+		return openflow.GroupConfig{ID: id, Type: openflow.GroupFastFailover, Buckets: []openflow.Bucket{{WatchPort: port}}}
+	}
+	ch, d := difference(rendered{flows: []openflow.Flow{stands, changed, missing}, groups: []openflow.GroupConfig{group(1, 1), group(2, 2), group(3, 3)}},
+		[]openflow.FlowStats{{Flow: stands, Packets: 5}, {Flow: flow(1, 2)}, {Flow: stray}},
+		[]openflow.GroupConfig{group(1, 1), group(2, 9), group(4, 4)})
 	var got []string
-	for _, c := range changes {
+	for _, c := range slices.Concat(ch.groups, ch.flows, ch.last) {
 		got = append(got, c.String())
 	}
-	want := []string{openflow.DeleteFlow(stray).String(), openflow.AddFlow(changed).String(), openflow.AddFlow(missing).String()}
+	want := []string{
+		openflow.PutGroup(group(2, 2)).String(), openflow.PutGroup(group(3, 3)).String(), openflow.DeleteFlow(stray).String(), openflow.AddFlow(changed).String(), openflow.AddFlow(missing).String(),
+		openflow.DeleteGroup(4).String(),
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if d.MissingFlows != 2 || d.StrayFlows != 1 || d.Count() != 3 {
-		t.Errorf("drift %+v, want 2 missing and 1 stray", d)
+	if d.MissingFlows != 2 || d.StrayFlows != 1 || len(d.Groups) != 3 || d.Count() != 6 {
+		t.Errorf("drift %+v, want 2 missing and 1 stray, and 3 groups", d)
 	}
 }
 

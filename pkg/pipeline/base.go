@@ -32,9 +32,9 @@ func BaseFlows() []openflow.Flow {
 		b.drop(GatewayIn, 0, UnknownAlias),
 
 		b.drop(GatewayTracked, 200, InvalidConnection, openflow.CTStateIs(openflow.CTInvalid|openflow.CTTracked, 0)),
-		b.flow(GatewayTracked, 150, match(openflow.CTStateIs(openflow.CTEstablished|openflow.CTTracked, 0)), openflow.GotoTable(Route)),
-		b.flow(GatewayTracked, 150, match(openflow.CTStateIs(openflow.CTRelated|openflow.CTTracked, 0)), openflow.GotoTable(Route)),
-		b.flow(GatewayTracked, 140, match(openflow.Reg0.Masked(mayOpen, mayOpen), openflow.CTStateIs(openflow.CTNew|openflow.CTTracked, 0)), openflow.GotoTable(Route)),
+		b.flow(GatewayTracked, 150, match(openflow.CTStateIs(openflow.CTEstablished|openflow.CTTracked, 0)), openflow.GotoTable(ChainClassify)),
+		b.flow(GatewayTracked, 150, match(openflow.CTStateIs(openflow.CTRelated|openflow.CTTracked, 0)), openflow.GotoTable(ChainClassify)),
+		b.flow(GatewayTracked, 140, match(openflow.Reg0.Masked(mayOpen, mayOpen), openflow.CTStateIs(openflow.CTNew|openflow.CTTracked, 0)), openflow.GotoTable(ChainClassify)),
 		b.drop(GatewayTracked, 0, Unsolicited),
 
 		b.drop(PortSecurity, 210, VLANTag, openflow.VLANTCI.Masked(0x1000, 0x1000)), // any tag: the CFI bit stands for "present"
@@ -92,7 +92,7 @@ func BaseFlows() []openflow.Flow {
 		flows = append(flows, b.flow(RouterSource, 121, match(f.icmp, f.echo, from(classGateway)), openflow.SetField(routerSource), openflow.GotoTable(Destination)))
 		flows = append(flows, f.egress()...)
 	}
-	return append(flows, markerFlow())
+	return append(append(flows, ChainBase()...), markerFlow())
 }
 
 // markerFlow is the note that says the pipeline stands, and which.

@@ -11,15 +11,37 @@ import (
 type Endpoint struct {
 	vnet.Endpoint
 	Port uint32
+	Mode vnet.Mode // of the function that it is a port of, empty: none
 }
+
+// serves reports whether what the endpoint sends is what comes out of a function. What a rewriting function lets out
+// is traffic of its own.
+func (e Endpoint) serves() bool {
+	return e.Function != nil && (e.Mode != vnet.Rewriting || e.Function.Port != vnet.Egress)
+}
+
+// Hears reports whether broadcast and multicast of the network reach the endpoint, where it carries them.
+func (e Endpoint) Hears() bool { return !e.serves() }
 
 // EndpointFlows are an endpoint's own: what it may send, how it is asked for, how it is reached.
 func EndpointFlows(n Network, e Endpoint) []openflow.Flow {
 	r := endpoint{
 		Owner: EndpointOwner(e.ID), n: n, port: uint64(e.Port),
-		in: openflow.InPort.Is(uint64(e.Port)), mac: e.MAC,
+		in: openflow.InPort.Is(uint64(e.Port)), mac: e.MAC, zone: uint64(e.Zone),
 	}
-	flows := append(r.aliases(e.Endpoint), r.classify(e.Bandwidth.Egress), r.reach(e.Bandwidth.Ingress))
+	if e.serves() && len(e.Addrs) == 0 {
+		return []openflow.Flow{r.comesOut(e.Bandwidth.Egress)}
+	}
+	flows := append(r.aliases(e.Endpoint), r.reach(e.Bandwidth.Ingress))
+	if e.serves() {
+		flows = append(flows, r.comesOut(e.Bandwidth.Egress))
+		flows = append(flows, r.classifyOwn(e.Endpoint)...)
+	} else {
+		flows = append(flows, r.classify(e.Bandwidth.Egress))
+	}
+	if e.Zone != 0 {
+		flows = append(flows, r.restore(e.Addrs)...)
+	}
 	if n.IsProvider() {
 		flows = append(flows, r.onWire())
 	}
@@ -49,23 +71,42 @@ type endpoint struct {
 	in     openflow.Term
 	mac    vnet.MAC
 	addrs6 []netip.Addr // the link-local address is the last
+	zone   uint64       // where chains track its connections, 0: none leads any
 }
 
 func (r endpoint) src() openflow.Term { return openflow.EthSrc.MAC(r.mac.HardwareAddr()) }
 
 // classify: by its port alone a packet is known to be of this tenant and network.
 func (r endpoint) classify(sent vnet.Limit) openflow.Flow {
-	where := uint64(r.n.TenantNumber)<<32 | uint64(r.n.VNI)
-	return r.flow(Classify, 100, openflow.Match{r.in}, append(metered(sent),
-		openflow.SetField(openflow.Metadata.Is(where)),
-		openflow.SetField(from(classEndpoint)),
-		openflow.GotoTable(PortSecurity))...)
+	return r.flow(Classify, 100, openflow.Match{r.in}, append(metered(sent), r.sends()...)...)
+}
+
+// sends: what an endpoint sends on its own account is looked at by PortSecurity.
+func (r endpoint) sends() []openflow.Action {
+	actions := []openflow.Action{r.n.place()[0], openflow.SetField(from(classEndpoint))}
+	if r.zone != 0 {
+		actions = append(actions, openflow.SetField(senderZone.Is(r.zone)))
+	}
+	return append(actions, openflow.GotoTable(PortSecurity))
+}
+
+// data is where packets go that the endpoint may send: past the chains, where its tenant has none.
+func (r endpoint) data() openflow.Action {
+	if r.zone == 0 {
+		return openflow.GotoTable(Route)
+	}
+	return openflow.GotoTable(ChainClassify)
 }
 
 // reach: frames for its MAC in its network leave by its port.
 func (r endpoint) reach(received vnet.Limit) openflow.Flow {
-	return r.flow(Destination, 100, openflow.Match{r.n.inNetwork(), openflow.EthDst.MAC(r.mac.HardwareAddr())},
-		append(metered(received), openflow.SetField(outPort.Is(r.port)), openflow.GotoTable(Output))...)
+	actions := append(metered(received), openflow.SetField(outPort.Is(r.port)))
+	if r.zone == 0 {
+		actions = append(actions, openflow.GotoTable(Output))
+	} else {
+		actions = append(actions, openflow.SetField(receiveZone.Is(r.zone)), openflow.GotoTable(Answer))
+	}
+	return r.flow(Destination, 100, openflow.Match{r.n.inNetwork(), openflow.EthDst.MAC(r.mac.HardwareAddr())}, actions...)
 }
 
 // metered drops what exceeds the limit, if there is one.
@@ -89,7 +130,7 @@ func (r endpoint) mayUse4(a netip.Addr) []openflow.Flow {
 		r.flow(PortSecurity, 110, with(arp, request, own, sha), openflow.GotoTable(Neighbour)),
 		r.flow(PortSecurity, 110, with(arp, request, unspecified, sha), openflow.GotoTable(Neighbour)), // RFC 5227 probe
 		r.flow(PortSecurity, 110, with(arp, reply, own, sha), openflow.GotoTable(Destination)),
-		r.flow(PortSecurity, 100, match(openflow.IP, r.in, r.src(), openflow.IPv4Src.Addr(a)), openflow.GotoTable(Route)),
+		r.flow(PortSecurity, 100, match(openflow.IP, r.in, r.src(), openflow.IPv4Src.Addr(a)), r.data()),
 	}
 }
 
@@ -104,7 +145,7 @@ func (r endpoint) mayUse6() []openflow.Flow {
 		flows = append(flows,
 			// Duplicate address detection: silence means that the address is free, and it is.
 			r.selfProbe(with(icmp, solicit, openflow.IPv6Src.Addr(netip.IPv6Unspecified()), openflow.NDTarget.Addr(src))),
-			r.flow(PortSecurity, 100, match(openflow.IPv6, r.in, r.src(), from), openflow.GotoTable(Route)))
+			r.flow(PortSecurity, 100, match(openflow.IPv6, r.in, r.src(), from), r.data()))
 		for _, lladdr := range lladdrs {
 			flows = append(flows, r.flow(PortSecurity, 115, with(icmp, solicit, from, openflow.NDSLL.MAC(lladdr.HardwareAddr())), openflow.GotoTable(Neighbour)))
 			for _, target := range r.addrs6 {

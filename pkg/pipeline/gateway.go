@@ -75,11 +75,27 @@ func (n Network) hostAddr(f family) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// place puts a packet into the network.
+// place puts a packet from outside into the network.
 func (n Network) place() []openflow.Action {
-	return []openflow.Action{
+	actions := []openflow.Action{
 		openflow.SetField(openflow.Metadata.Is(uint64(n.TenantNumber)<<32 | uint64(n.VNI))),
 		openflow.SetField(routerDst),
+	}
+	if n.Outside != 0 {
+		actions = append(actions, openflow.SetField(senderZone.Is(uint64(n.Outside))))
+	}
+	return actions
+}
+
+// toEgress leads a packet out of the tenant, past the chains, where the tenant has none.
+func (n Network) toEgress() []openflow.Action {
+	if n.Outside == 0 {
+		return []openflow.Action{openflow.GotoTable(Egress)}
+	}
+	return []openflow.Action{
+		openflow.SetField(outPort.Is(vnet.GatewayPort)),
+		openflow.SetField(receiveZone.Is(uint64(n.Outside))),
+		openflow.GotoTable(Answer),
 	}
 }
 
@@ -102,7 +118,8 @@ func (n Network) hostFlows() []openflow.Flow {
 func (n Network) answers(f family, host netip.Addr) []openflow.Flow {
 	o := NetworkOwner(n.Ref())
 	flows := []openflow.Flow{
-		o.flow(Route, 120, match(f.proto, n.inNetwork(), routerDst, f.dst.Addr(host)),
+		o.flow(Route, 120, match(f.proto, n.inNetwork(), routerDst, f.dst.Addr(host)), n.toEgress()...),
+		o.flow(Egress, 155, match(f.proto, n.inNetwork(), f.dst.Addr(host)),
 			openflow.CT{Zone: uint16(n.Zone), Table: EgressReply, NAT: openflow.NAT()}),
 	}
 	own := f.addr(vnet.HostTransit)
@@ -122,7 +139,7 @@ func (n Network) leave(f family) []openflow.Flow {
 	toRouter := match(f.proto, n.inNetwork(), routerDst)
 	flows := []openflow.Flow{
 		o.flow(Route, 126, match(f.proto, n.inNetwork(), from(classEndpoint), routerDst, openflow.IPTTL.Is(1)), openflow.GotoTable(Egress)), // the host's kernel tells the sender
-		o.flow(Route, 15, toRouter, openflow.GotoTable(Egress)),
+		o.flow(Route, 15, toRouter, n.toEgress()...),
 		// Aliases are the host's alone: there only answers go.
 		o.flow(Egress, 150, match(f.proto, n.inNetwork(), f.dst.Prefix(f.transit())),
 			openflow.CT{Zone: zone, Table: EgressReply, NAT: openflow.NAT()}),
@@ -141,7 +158,7 @@ func (n Network) leave(f family) []openflow.Flow {
 			continue
 		}
 		host, to := f.src.Addr(f.addr(vnet.HostTransit)), f.dst.Prefix(s.Prefix)
-		pass := append(n.place(), openflow.GotoTable(Route))
+		pass := append(n.place(), openflow.GotoTable(ChainClassify))
 		// From the transit range it is tracked, so that it can be answered: by the host itself, or by
 		// another network to a published port. The host's errors are about packets that were not.
 		track := append(n.place(), openflow.SetField(openflow.Reg0.Masked(mayOpen, mayOpen)),

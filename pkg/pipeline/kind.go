@@ -41,6 +41,12 @@ const (
 	HostForbidden
 	UplinkLoop
 	HostMulticast
+	ChainBlocked
+	FunctionDown
+	ForgedPath
+	FunctionStray
+	ProbeReturn
+	ChainedLinkLocal
 )
 
 // drops gives each drop its name, and what happened in words.
@@ -73,6 +79,12 @@ var drops = map[Kind]struct{ name, text string }{
 	HostForbidden:     {"host", "a container may answer the host, but not open a connection to its aliases or its end of the link"},
 	HostMulticast:     {"host-multicast", "the host sent broadcast or multicast by its link, where nobody listens"},
 	UplinkLoop:        {"uplink-loop", "it came in by the uplink with the MAC of an endpoint that is here"},
+	ChainBlocked:      {"chain-blocked", "a group of its chain is closed, and no function in it lives"},
+	FunctionDown:      {"function-down", "the function that its connection goes through is dead, and its group is closed"},
+	ForgedPath:        {"forged-path", "a function sent what nobody sent through it: a tag of no path, of another hop or port, or a connection that it was not given"},
+	FunctionStray:     {"function-stray", "a function's port sent what is no part of a chain: ARP, broadcast, traffic of its own"},
+	ProbeReturn:       {"probe", "a probe of a function, which has come back"},
+	ChainedLinkLocal:  {"chained-link-local", "a chain leads such traffic, and packets to link-local addresses cannot be led"},
 	Stray:             {"stray", "no flow of the table wants it"},
 }
 

@@ -15,6 +15,8 @@ type Network struct {
 	// Zone and Transit are its way to the host, 0 on a bridge that the host is not linked to.
 	Zone    vnet.Zone
 	Transit vnet.Transit
+	// Outside is where chains track connections between the network and what is outside its tenant, 0: none leads any.
+	Outside vnet.Zone
 	// UplinkPort is the OpenFlow port of a provider network's uplink.
 	UplinkPort uint32
 }

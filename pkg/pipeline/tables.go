@@ -21,11 +21,25 @@ const (
 	GatewayTracked = 3   // of that, after translation: answers, and what the host opens
 	PortSecurity   = 10  // is it the sender's own MAC and address
 	Neighbour      = 15  // ARP and ND questions: to the owner, or answered for the gateway
+	ChainClassify  = 20  // does a chain want it: which, and what is tracked of its connection
+	ChainPinned    = 21  // tracked: has its connection a path
+	ChainSelect    = 30  // it has none: one is chosen
+	ChainPin       = 31  // and kept for the connection
+	ChainHop       = 32  // path, direction and hop: to that function, or out of the chain
+	FunctionEnter  = 33  // to a function that lives
+	ChainBypass    = 34  // past one that is dead and open: to the next hop
+	ChainClosed    = 35  // one that is dead and closed
+	FunctionReturn = 36  // what comes out of a function: by its tag, or by what is tracked of what was sent in
+	FunctionFound  = 38  // tracked: to the next hop
+	ChainEnd       = 39  // out of the chain: which network it came from
 	Route          = 40  // addressed to the router: which network of the tenant
 	NextHop        = 41  // which MAC has the address there
 	RouterSource   = 42  // from the router's MAC, TTL one less
 	Destination    = 50  // which port has the MAC in this network
 	Flood          = 55  // broadcast and multicast, where the network asks for it
+	Answer         = 60  // may it be an answer to somebody whose connections are led through chains
+	AnswerTracked  = 61  // tracked: if it is, it visits the functions backwards
+	Deliver        = 65  // to the port chosen, or out of the tenant
 	Egress         = 70  // leaves the tenant: translated to the network's transit address, or routed
 	EgressReply    = 71  // for the host or its transit range: only answers
 	EgressTracked  = 72  // translated: to the host
@@ -40,6 +54,12 @@ var tableNames = map[uint8]string{
 	GatewayIn: "GatewayIn", GatewayTracked: "GatewayTracked", Egress: "Egress", EgressReply: "EgressReply", EgressTracked: "EgressTracked",
 }
 
+// ChainTables are those in which all flows are the base's or of chains (ChainBase, ChainFlows, FunctionFlows, TenantFlows).
+var ChainTables = []uint8{
+	ChainClassify, ChainPinned, ChainSelect, ChainPin, ChainHop, FunctionEnter, ChainBypass, ChainClosed, FunctionReturn,
+	FunctionFound, ChainEnd, Answer, AnswerTracked, Deliver,
+}
+
 // TableName returns the table's name, its number where it has none.
 func TableName(table uint8) string {
 	if name, ok := tableNames[table]; ok {
@@ -50,7 +70,7 @@ func TableName(table uint8) string {
 
 // Version is the pipeline's: it is in the marker and in every cookie. A switch with another
 // one is rendered anew.
-const Version = 2
+const Version = 3
 
 // Metadata carries where a packet is: bits 0 to 23 the network's VNI, 32 to 55 the tenant's number.
 const (
@@ -59,16 +79,47 @@ const (
 )
 
 // Registers: reg0 bits 0 to 3 say what sent the packet, bit 4 that it may open a connection to
-// an endpoint; reg1 is the port it leaves by.
+// an endpoint, bit 8 that it has left its chain, bit 9 that it did so as an answer; reg1 is the
+// port it leaves by; reg3 an instance's number; reg4 a leg's; reg5 and reg6 the zones in which
+// the connections of its sender and of its receiver are tracked for chains, 0: none.
 const (
 	classMask     = 0xf
 	classGateway  = 2
 	classEndpoint = 3
 	classUplink   = 4
+	classFunction = 5
 	mayOpen       = 0x10
+	chainDone     = 0x100
+	answerDone    = 0x300
 )
 
-var outPort = openflow.Reg1
+var (
+	outPort     = openflow.Reg1
+	inFunction  = openflow.Reg3
+	inLeg       = openflow.Reg4
+	senderZone  = openflow.Reg5
+	receiveZone = openflow.Reg6
+)
+
+// reg7 is where in a chain a packet is: bits 0 to 6 the hop, bit 7 set if it is an answer, from
+// bit 8 on the path. Hop 0, and the one behind the last, is the end of the chain; an answer that
+// has not begun its way is at hop 0x7f. Conntrack keeps it in the label, from bit 64 on.
+//
+// Between nodes the same three will be the frame's VNI, 0xF00000 | path<<5 | answer<<4 | hop,
+// which is why a path has 15 bits and a hop 4 (vnet.MaxPath, vnet.MaxHops, vnet.MaxVNI).
+var where = openflow.Reg7
+
+const (
+	answer      = 0x80
+	answerBegin = 0xff
+	hopMask     = 0xff
+	labelAt     = 64
+	pathAt      = 8
+	pathBits    = 24
+)
+
+// pinned is the bit of ct_mark that says that the connection has a path.
+var pinned = openflow.CTMark.Masked(1, 1)
 
 // A from term matches packets that such a thing sent.
 func from(class uint64) openflow.Term { return openflow.Reg0.Masked(class, classMask) }
@@ -136,6 +187,12 @@ func NetworkOwner(r vnet.Ref) Owner { return ownerOf("network " + r.String()) }
 
 // FloodOwner is the owner of a network's flood list, which changes with its members.
 func FloodOwner(r vnet.Ref) Owner { return ownerOf("flood " + r.String()) }
+
+// ChainOwner is the owner of a chain's flows.
+func ChainOwner(r vnet.ChainRef) Owner { return ownerOf("chain " + r.String()) }
+
+// FunctionOwner is the owner of the flows that lead in and out of an instance, whatever the chain.
+func FunctionOwner(i vnet.Instance) Owner { return ownerOf("function " + i.String()) }
 
 func ownerOf(name string) Owner {
 	sum := sha256.Sum256([]byte(name))

@@ -42,7 +42,11 @@ func add(ctx context.Context, n *node.Node, r *cni.Request) (types.Result, error
 	}
 	node.Cut("recorded")
 	if recorded.Stands {
-		return standing(ctx, n, r, recorded)
+		result, err := standing(ctx, n, r, recorded)
+		if err != nil {
+			return nil, err
+		}
+		return result, n.Chained(ctx, recorded.Endpoint)
 	}
 	result, err := attach(ctx, n, r, recorded)
 	if err != nil {
@@ -97,7 +101,11 @@ func attach(ctx context.Context, n *node.Node, r *cni.Request, recorded node.Rec
 	if err != nil {
 		return nil, err
 	}
-	return result, n.Confirm(ctx, e)
+	if err := n.Confirm(ctx, e); err != nil {
+		return nil, err
+	}
+	node.Cut("confirmed")
+	return result, n.Chained(ctx, e)
 }
 
 // delegate has a foreign IPAM plugin choose the addresses, and records them.
@@ -139,6 +147,12 @@ func wanted(r *cni.Request) (node.Want, error) {
 		return w, err
 	}
 	if w.Bandwidth, err = r.Bandwidth(); err != nil {
+		return w, err
+	}
+	if w.Labels, err = r.EndpointLabels(); err != nil {
+		return w, err
+	}
+	if w.Function, err = r.FunctionPort(); err != nil {
 		return w, err
 	}
 	if w.Delegate != nil { // what cannot be found could not give back either

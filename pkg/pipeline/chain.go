@@ -1,0 +1,336 @@
+package pipeline
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/tenet-cni/tenet/pkg/openflow"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Chain is a chain with what its flows are made of.
+type Chain struct {
+	vnet.Chain
+	TenantNumber uint32
+	Legs         []vnet.Leg
+	Classifiers  []Classifier
+	Functions    map[uint32]Function // by number: those of its groups that are whole
+	Networks     []Network           // the tenant's
+}
+
+// Classifier is a classifier with its sides as addresses. Nil: any; empty: nobody now.
+type Classifier struct {
+	vnet.Classifier
+	From, To []netip.Prefix
+}
+
+// chain is what the flows of one chain are made of.
+type chain struct {
+	Owner
+	Chain
+}
+
+func (c chain) inTenant() openflow.Term { return Network{TenantNumber: c.TenantNumber}.inTenant() }
+
+// ChainFlows are a chain's own: which packets it wants, how a path is chosen, and each path's way.
+// Groups of the switch must be there before the flows that name them.
+func ChainFlows(ch Chain) ([]openflow.GroupConfig, []openflow.Flow) {
+	c := chain{ChainOwner(ch.Ref()), ch}
+	var groups []openflow.GroupConfig
+	var flows []openflow.Flow
+	for i, leg := range ch.Legs {
+		if len(leg.Groups) > 0 {
+			if i == 0 {
+				flows = append(flows, c.classify(leg)...)
+			} else {
+				flows = append(flows, c.goOn(leg, ch.Legs[i-1])...)
+			}
+			group, choose := c.choose(leg)
+			groups, flows = append(groups, group...), append(flows, choose)
+		}
+		for _, p := range leg.Paths {
+			flows = append(flows, c.path(p)...)
+		}
+	}
+	last := ch.Legs[len(ch.Legs)-1]
+	if len(last.Groups) > 0 {
+		flows = append(flows, c.leave(last)...)
+	}
+	return groups, flows
+}
+
+// classify: packets that a classifier wants are tracked in their sender's zone; and what may be
+// an answer to such a packet is in its receiver's. Whoever they concern has such a zone.
+func (c chain) classify(leg vnet.Leg) []openflow.Flow {
+	priority := uint16(1000 + 2*c.Priority)
+	var flows []openflow.Flow
+	for _, k := range c.Classifiers {
+		for _, m := range k.matches(openflow.Match{c.inTenant()}) {
+			flows = append(flows, c.flow(ChainClassify, priority, m.forward, c.track(leg)...),
+				c.flow(Answer, priority, m.backward, openflow.CT{ZoneFrom: receiveZone, Table: AnswerTracked}))
+		}
+		for _, n := range c.Networks {
+			for _, m := range k.linkLocal(n) {
+				flows = append(flows, c.drop(ChainClassify, priority+1, ChainedLinkLocal, m...))
+			}
+		}
+	}
+	return flows
+}
+
+// track looks the sender's connection up, and says which leg is to have it.
+func (c chain) track(leg vnet.Leg) []openflow.Action {
+	return []openflow.Action{openflow.SetField(inLeg.Is(uint64(leg.Number))), openflow.CT{ZoneFrom: senderZone, Table: ChainPinned}}
+}
+
+// own is the priority of what concerns the ports of functions that rewrite: above all classifiers.
+const own = 60_000
+
+// goOn leads what leaves the functions that end the leg before into this one.
+func (c chain) goOn(leg, before vnet.Leg) []openflow.Flow {
+	var flows []openflow.Flow
+	for _, port := range c.rewritten(before) {
+		for _, f := range []family{ipv4, ipv6} {
+			flows = append(flows,
+				c.flow(ChainClassify, own, match(f.proto, openflow.InPort.Is(port)), c.track(leg)...),
+				c.flow(Answer, own, match(f.proto, outPort.Is(port)), openflow.CT{ZoneFrom: receiveZone, Table: AnswerTracked}))
+		}
+	}
+	return flows
+}
+
+// leave lets what leaves the functions that end the chain go its way, whatever classifiers say: it has been led.
+func (c chain) leave(leg vnet.Leg) []openflow.Flow {
+	var flows []openflow.Flow
+	for _, port := range c.rewritten(leg) {
+		flows = append(flows,
+			c.flow(ChainClassify, own, match(openflow.InPort.Is(port)), openflow.GotoTable(Route)),
+			c.flow(Answer, own, match(outPort.Is(port)), openflow.GotoTable(Deliver)))
+	}
+	return flows
+}
+
+// rewritten are the ports that the packets of a leg leave by, rewritten, if it ends with functions that do that.
+func (c chain) rewritten(leg vnet.Leg) []uint64 {
+	var ports []uint64
+	for _, number := range slices.Sorted(maps.Keys(c.Functions)) {
+		if f := c.Functions[number]; f.Mode == vnet.Rewriting && slices.Contains(leg.Groups, f.Group) {
+			ports = append(ports, uint64(f.Out.Port))
+		}
+	}
+	return ports
+}
+
+// Slots of the switch's hash: Open vSwitch 3.1 spreads 16 to 256 over a group's buckets, at least
+// four for a bucket, as their weights say (ofproto-dpif.c, group_setup_dp_hash_table). Sixteen
+// would give one of three equal instances 6 of 16, so paths get several buckets each.
+const (
+	wantBuckets = 16
+	maxSlots    = 256
+)
+
+// choose picks a path for a connection that has none.
+func (c chain) choose(leg vnet.Leg) ([]openflow.GroupConfig, openflow.Flow) {
+	m := openflow.Match{inLeg.Is(uint64(leg.Number))}
+	paths := slices.DeleteFunc(slices.Clone(leg.Paths), func(p vnet.Path) bool { return p.Weight == 0 })
+	pick := func(p vnet.Path) []openflow.Action {
+		return []openflow.Action{openflow.SetField(where.Is(at(p.ID, 1))), openflow.Resubmit(ChainPin)}
+	}
+	switch {
+	case leg.Blocked != "":
+		return nil, c.drop(ChainSelect, 100, ChainBlocked, m...)
+	case len(paths) == 1:
+		return nil, c.flow(ChainSelect, 100, m, pick(paths[0])...)
+	}
+	total, least := 0, paths[0].Weight
+	for _, p := range paths {
+		total, least = total+p.Weight, min(least, p.Weight)
+	}
+	least = max(least, (total+maxSlots-1)/maxSlots)
+	copies := min((wantBuckets+len(paths)-1)/len(paths), maxSlots*least/total)
+	group := openflow.GroupConfig{ID: leg.Number, Type: openflow.GroupSelect}
+	watched := apart(paths)
+	for range max(copies, 1) {
+		for i, p := range paths {
+			b := openflow.Bucket{ID: uint32(len(group.Buckets)), Weight: uint16(max(p.Weight, least)), Actions: pick(p)}
+			if f, ok := c.Functions[watched[i]]; ok {
+				b.WatchPort = f.In.Port
+			}
+			group.Buckets = append(group.Buckets, b)
+		}
+	}
+	return []openflow.GroupConfig{group}, c.flow(ChainSelect, 100, m, openflow.Group(group.ID))
+}
+
+// apart returns, for each path, the first instance on it that not all paths have: when it dies, the switch by itself
+// chooses another path. It can watch no more than one.
+func apart(paths []vnet.Path) []uint32 {
+	watched := make([]uint32, len(paths))
+	for i, p := range paths {
+		for h, hop := range p.Hops {
+			if slices.ContainsFunc(paths, func(q vnet.Path) bool { return len(q.Hops) > h && q.Hops[h] != hop }) {
+				watched[i] = hop.Instance
+				break
+			}
+		}
+	}
+	return watched
+}
+
+// at is reg7 for a path and what comes behind it: the hop, and whether it is an answer.
+func at(p vnet.PathID, hop uint64) uint64 { return uint64(p)<<pathAt | hop }
+
+// on matches packets on the path. A connection's path may be no more, and its number another tenant's.
+func (c chain) on(p vnet.PathID, hop uint64) openflow.Match {
+	return match(c.inTenant(), where.Is(at(p, hop)))
+}
+
+// path is the way of one path, forward and back: four flows a hop, and at most four more.
+func (c chain) path(p vnet.Path) []openflow.Flow {
+	last := uint64(len(p.Hops))
+	flows := []openflow.Flow{
+		c.flow(ChainHop, 100, c.on(p.ID, last+1), endOfChain(chainDone)...),
+		c.drop(ChainClosed, 100, FunctionDown, where.Masked(at(p.ID, 0), ^uint64(hopMask)&0xffff_ffff)),
+	}
+	rewrites := false
+	for i, hop := range p.Hops {
+		f, ok := c.Functions[hop.Instance]
+		if !ok { // nobody gets there
+			continue
+		}
+		h := uint64(i) + 1
+		flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, h), f.pass(p.ID, h, false)...))
+		if f.Mode != vnet.Rewriting { // an answer that was rewritten does not come this way
+			flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, answer|h), f.pass(p.ID, h, true)...))
+		}
+		flows = append(flows, f.comesBack(c.Owner, p.ID, h)...)
+		rewrites = f.Mode == vnet.Rewriting
+		if h == last && !rewrites {
+			flows = append(flows, c.begin(p, f, h))
+		}
+	}
+	flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, answer), endOfChain(answerDone)...))
+	if last == 0 {
+		flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, answerBegin), openflow.GotoTable(Deliver)))
+	}
+	return flows
+}
+
+// begin is where the way of an answer begins: at the last function, or, where answers are not led, at its receiver.
+func (c chain) begin(p vnet.Path, f Function, hop uint64) openflow.Flow {
+	m := c.on(p.ID, answerBegin)
+	if !c.IsSymmetric() {
+		return c.flow(ChainHop, 100, m, openflow.GotoTable(Deliver))
+	}
+	return c.flow(ChainHop, 100, m, append([]openflow.Action{openflow.SetField(where.Is(at(p.ID, answer|hop)))}, f.pass(p.ID, hop, true)...)...)
+}
+
+// endOfChain makes a packet one of its tenant again, for the router to send on.
+func endOfChain(done uint64) []openflow.Action {
+	return []openflow.Action{
+		openflow.SetField(openflow.Reg0.Masked(done|classEndpoint, answerDone|classMask)),
+		openflow.SetField(routerDst),
+		openflow.GotoTable(ChainEnd),
+	}
+}
+
+// ChainBase are the flows of the chains' tables that every bridge has.
+func ChainBase() []openflow.Flow {
+	const b = Base
+	done := openflow.Reg0.Masked(answerDone, answerDone)
+	tracked := func(set, unset uint32) openflow.Term { return openflow.CTStateIs(set|openflow.CTTracked, unset) }
+	path := openflow.MoveBits(openflow.CTLabel, labelAt, where, pathAt, pathBits)
+	flows := []openflow.Flow{
+		// Tracing goes on behind a function that does not leave packets as they are. Nothing real comes from there.
+		b.flow(Classify, 300, match(openflow.InPort.Is(openflow.PortController)), openflow.GotoTable(ChainHop)),
+
+		b.flow(ChainClassify, 65535, match(senderZone.Is(0)), openflow.GotoTable(Route)),
+		b.flow(ChainClassify, 65534, openflow.Match{multicastBit}, openflow.GotoTable(Route)),
+		b.flow(ChainClassify, 0, nil, openflow.GotoTable(Route)),
+
+		b.drop(ChainPinned, 220, InvalidConnection, tracked(openflow.CTInvalid, 0)),
+		b.flow(ChainPinned, 210, match(tracked(openflow.CTReply, 0)), openflow.GotoTable(Route)),
+		b.flow(ChainPinned, 200, match(tracked(0, openflow.CTReply), pinned), path, openflow.SetField(where.Masked(1, hopMask)), openflow.GotoTable(ChainHop)),
+		b.flow(ChainPinned, 150, match(tracked(openflow.CTRelated, openflow.CTReply)), openflow.GotoTable(Route)),
+		b.flow(ChainPinned, 100, match(tracked(0, openflow.CTReply)), openflow.GotoTable(ChainSelect)),
+		b.drop(ChainPinned, 0, Stray),
+
+		b.drop(ChainSelect, 0, ChainBlocked),
+		b.drop(ChainPin, 0, Stray),
+
+		// Its path is no more, with an instance that has gone: it gets another one.
+		b.flow(ChainHop, 10, match(where.Masked(1, hopMask)), openflow.Resubmit(ChainSelect)),
+		b.drop(ChainHop, 0, ForgedPath),
+
+		b.flow(FunctionEnter, 0, nil, openflow.GotoTable(Output)),
+
+		b.drop(ChainClosed, 0, FunctionDown),
+
+		b.drop(FunctionReturn, 210, VLANTag, openflow.VLANTCI.Masked(0x1000, 0x1000)),
+		b.drop(FunctionReturn, 90, ProbeReturn, openflow.EthType.Is(ProbeType), openflow.EthSrc.MAC(ProbeMAC(false).HardwareAddr())),
+		b.drop(FunctionReturn, 60, FunctionStray, multicastBit),
+		b.drop(FunctionReturn, 50, ForgedPath, openflow.EthSrc.MACMasked(vnet.MAC{tagFirst}.HardwareAddr(), vnet.MAC{0xff}.HardwareAddr())),
+		b.drop(FunctionReturn, 0, FunctionStray),
+
+		b.drop(FunctionFound, 0, ForgedPath),
+
+		b.flow(ChainEnd, 0, nil, openflow.GotoTable(Route)),
+
+		b.flow(Answer, 65534, openflow.Match{done}, openflow.GotoTable(Deliver)),
+		b.flow(Answer, 0, nil, openflow.GotoTable(Deliver)),
+
+		b.drop(AnswerTracked, 220, InvalidConnection, tracked(openflow.CTInvalid, 0)),
+		b.flow(AnswerTracked, 215, match(tracked(openflow.CTReply, 0), openflow.Reg0.Masked(chainDone, chainDone)), openflow.GotoTable(Deliver)), // it has been led
+		b.flow(AnswerTracked, 210, match(tracked(openflow.CTReply, 0), pinned), path, openflow.SetField(where.Masked(answerBegin, hopMask)), openflow.Resubmit(ChainHop)),
+		b.flow(AnswerTracked, 0, nil, openflow.GotoTable(Deliver)),
+
+		b.flow(Deliver, 100, match(outPort.Is(vnet.GatewayPort)), openflow.GotoTable(Egress)),
+		b.flow(Deliver, 0, nil, openflow.GotoTable(Output)),
+	}
+	for hop := uint64(1); hop <= vnet.MaxHops; hop++ {
+		flows = append(flows,
+			b.flow(ChainBypass, 100, match(where.Masked(hop, hopMask)), openflow.SetField(where.Masked(hop+1, hopMask)), openflow.Resubmit(ChainHop)),
+			b.flow(ChainBypass, 100, match(where.Masked(answer|hop, hopMask)), openflow.SetField(where.Masked(answer|hop-1, hopMask)), openflow.Resubmit(ChainHop)))
+	}
+	keep := []openflow.Action{openflow.SetField(pinned), openflow.MoveBits(where, pathAt, openflow.CTLabel, labelAt, pathBits)}
+	for _, f := range []family{ipv4, ipv6} {
+		tcp := openflow.TCP
+		if !f.is4 {
+			tcp = openflow.TCP6
+		}
+		flows = append(flows,
+			b.flow(ChainPin, 100, match(f.proto), openflow.CT{Commit: true, ZoneFrom: senderZone, Exec: keep}, openflow.GotoTable(ChainHop)),
+			// It opens a connection to somebody whose own are led: the answers are not to be taken for that. In
+			// the middle of one nobody knows who opened it (the switch was restarted), and the opener's next packet tells.
+			b.flow(AnswerTracked, 120, match(tcp, tracked(openflow.CTNew, 0), openflow.TCPFlagsAre(openflow.TCPSyn, openflow.TCPAck)),
+				openflow.CT{Commit: true, ZoneFrom: receiveZone}, openflow.GotoTable(Deliver)),
+			b.flow(AnswerTracked, 110, match(tcp, tracked(openflow.CTNew, 0)), openflow.GotoTable(Deliver)),
+			b.flow(AnswerTracked, 100, match(f.proto, tracked(openflow.CTNew, 0)),
+				openflow.CT{Commit: true, ZoneFrom: receiveZone}, openflow.GotoTable(Deliver)))
+	}
+	for _, nd := range []uint64{135, 136} {
+		flows = append(flows, b.flow(Answer, 65533, match(openflow.ICMPv6, openflow.ICMPv6Type.Is(nd)), openflow.GotoTable(Deliver)))
+	}
+	return flows
+}
+
+// TenantFlows are what a network of a tenant with chains has for their sake: its gateway is led to by none, and what
+// leaves a chain is found to come from it by its source.
+func TenantFlows(n Network) []openflow.Flow {
+	if n.IsProvider() {
+		return nil
+	}
+	o := NetworkOwner(n.Ref())
+	var flows []openflow.Flow
+	for _, s := range n.Subnets {
+		f := familyOf(s.Prefix.Addr())
+		flows = append(flows, o.flow(ChainEnd, 100, match(f.proto, n.inTenant(), f.src.Prefix(s.Prefix)), n.place()[0], openflow.GotoTable(Route)))
+		for _, host := range slices.Compact([]netip.Addr{s.Gateway, n.HostAddr(s)}) {
+			if host.IsValid() {
+				flows = append(flows, o.flow(ChainClassify, own+1, match(f.proto, n.inNetwork(), f.dst.Addr(host)), openflow.GotoTable(Route)))
+			}
+		}
+	}
+	return flows
+}
