@@ -89,7 +89,13 @@ func labelsOf(raw json.RawMessage) (vnet.Labels, error) {
 		return nil, nil
 	}
 	var l vnet.Labels
-	if err := decode("labels", raw, &l); err != nil {
+	var pairs []struct{ Key, Value string }
+	if json.Unmarshal(raw, &pairs) == nil { // as CONVENTIONS.md has them
+		l = vnet.Labels{}
+		for _, p := range pairs {
+			l[p.Key] = p.Value
+		}
+	} else if err := decode("labels", raw, &l); err != nil {
 		return nil, err
 	}
 	if err := l.Validate(); err != nil {

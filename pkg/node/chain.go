@@ -36,7 +36,7 @@ func (n *Node) stand(ctx context.Context, bridge string) (standing, error) {
 	}
 	links, err := veth.List(ctx, linkAlias(bridge))
 	for _, l := range links {
-		s.up[vnet.EndpointID(strings.TrimPrefix(l.Alias, linkAlias(bridge)))] = l.Up
+		s.up[vnet.EndpointID(strings.TrimPrefix(l.Alias, linkAlias(bridge)))] = l.Works
 	}
 	return s, kind(err)
 }

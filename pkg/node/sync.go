@@ -75,7 +75,11 @@ func (n *Node) pass(ctx context.Context, apply bool) (Drift, error) {
 	d := seen.drift()
 	var errs []error
 	if apply {
-		errs = append(errs, n.repair(ctx, d))
+		errs = append(errs, n.repair(ctx, d), n.unwatched(ctx))
+	}
+	if apply {
+		_, err := n.CollectPaths(ctx)
+		errs = append(errs, err)
 	}
 	flows, err := n.connectAll(ctx, apply)
 	d.MissingFlows, d.StrayFlows, d.Groups, d.Meters = flows.MissingFlows, flows.StrayFlows, flows.Groups, flows.Meters

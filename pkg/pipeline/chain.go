@@ -269,6 +269,8 @@ func ChainBase() []openflow.Flow {
 
 		b.drop(FunctionReturn, 210, VLANTag, openflow.VLANTCI.Masked(0x1000, 0x1000)),
 		b.drop(FunctionReturn, 90, ProbeReturn, openflow.EthType.Is(ProbeType), openflow.EthSrc.MAC(ProbeMAC(false).HardwareAddr())),
+		b.drop(FunctionReturn, 150, ProbeReturn, openflow.IP, openflow.IPv4Dst.Addr(ProbeAddr4)),
+		b.drop(FunctionReturn, 150, ProbeReturn, openflow.IPv6, openflow.IPv6Dst.Addr(ProbeAddr6)),
 		b.drop(FunctionReturn, 60, FunctionStray, multicastBit),
 		b.drop(FunctionReturn, 50, ForgedPath, openflow.EthSrc.MACMasked(vnet.MAC{tagFirst}.HardwareAddr(), vnet.MAC{0xff}.HardwareAddr())),
 		b.drop(FunctionReturn, 0, FunctionStray),

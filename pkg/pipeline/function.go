@@ -56,6 +56,13 @@ func ProbeMAC(dst bool) vnet.MAC {
 	return tagMAC(0, 0, end)
 }
 
+// ProbeAddr4 and ProbeAddr6 are where probes of routed functions go, which leads out by any default route: the last
+// addresses of the benchmarking prefixes (RFC 2544, RFC 5180), which nobody routes.
+var (
+	ProbeAddr4 = netip.MustParseAddr("198.19.255.254")
+	ProbeAddr6 = netip.MustParseAddr("2001:2:0:ffff:ffff:ffff:ffff:fffe")
+)
+
 // alwaysLives is a group of the switch that counts as alive: what a fast-failover bucket watches that is the last resort.
 const alwaysLives = 0x200_0000
 

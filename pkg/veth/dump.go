@@ -96,3 +96,6 @@ func isGone(err error) bool {
 
 // up tells whether the link is set up (which says nothing about its carrier).
 func up(l netlink.Link) bool { return l.Attrs().Flags&net.FlagUp != 0 }
+
+// works tells whether the link carries frames: a veth does while both its ends are up.
+func works(l netlink.Link) bool { return up(l) && l.Attrs().RawFlags&unix.IFF_RUNNING != 0 }

@@ -17,6 +17,7 @@ type End struct {
 	Index       int
 	MAC         net.HardwareAddr
 	Up          bool
+	Works       bool // both ends are up
 }
 
 // Remove takes the cable away whose host's end is called host; the other end
@@ -77,7 +78,7 @@ func List(ctx context.Context, aliasPrefix string) ([]End, error) {
 	for _, l := range all {
 		a := l.Attrs()
 		if l.Type() == "veth" && strings.HasPrefix(a.Alias, aliasPrefix) {
-			ends = append(ends, End{Name: a.Name, Alias: a.Alias, Index: a.Index, MAC: a.HardwareAddr, Up: up(l)})
+			ends = append(ends, End{Name: a.Name, Alias: a.Alias, Index: a.Index, MAC: a.HardwareAddr, Up: up(l), Works: works(l)})
 		}
 	}
 	return ends, nil

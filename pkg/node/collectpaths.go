@@ -1,0 +1,78 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"math/big"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/tenet-cni/tenet/pkg/ovs"
+	"github.com/tenet-cni/tenet/pkg/paths"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// pathRest is how long a path that gets no new connection stands at least: one may be on its way to be tracked.
+const pathRest = 10 * time.Second
+
+// CollectPaths takes away the paths that get no new connection and that no connection has any more, and reports how many.
+func (n *Node) CollectPaths(ctx context.Context) (int, error) {
+	before := time.Now().Add(-pathRest)
+	var retired []vnet.Path
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		var err error
+		retired, err = paths.Retired(tx)
+		return err
+	})
+	if err != nil || len(retired) == 0 || !retired[0].Retired.Before(before) {
+		return 0, err
+	}
+	sw, err := n.dial(ctx)
+	if err != nil {
+		return 0, err
+	}
+	b, err := sw.Bridge(ctx, n.Bridge)
+	if err != nil {
+		return 0, kind(err)
+	}
+	tracked, err := ovs.Control(ctx, n.OVSRunDir, "dpctl/dump-conntrack", datapath(b))
+	switch {
+	case errors.Is(err, ovs.ErrRefused), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return 0, nil // nobody can say what is tracked: they stay
+	case err != nil:
+		return 0, kind(err)
+	}
+	removed := 0
+	err = n.Store.Update(ctx, func(tx store.Tx) error {
+		removed, err = paths.Collect(tx, usedPaths(tracked), before)
+		return err
+	})
+	if err != nil || removed == 0 {
+		return removed, err
+	}
+	return removed, n.SyncChains(ctx, n.Bridge)
+}
+
+// usedPaths reads the labels of tracked connections. In a client's zone bits 64 to 87 are the path, in a function's bits
+// 72 to 95: which of them a zone is matters little, since a path too many that is kept does no harm.
+func usedPaths(tracked string) map[vnet.PathID]bool {
+	used := map[vnet.PathID]bool{}
+	for line := range strings.Lines(tracked) {
+		_, rest, found := strings.Cut(line, "labels=0x")
+		if !found {
+			continue
+		}
+		label, ok := new(big.Int).SetString(strings.TrimSpace(strings.SplitN(rest, ",", 2)[0]), 16)
+		if !ok {
+			continue
+		}
+		for _, at := range []uint{64, 72} {
+			bits := new(big.Int).Rsh(label, at)
+			used[vnet.PathID(bits.Uint64()&0xffffff)] = true
+		}
+	}
+	return used
+}
