@@ -300,6 +300,9 @@ func (n *Node) Rechain(ctx context.Context, write func(store.Tx) error) error {
 		}
 		return err
 	})
+	if err == nil {
+		err = n.awaitDatapath(ctx)
+	}
 	return vnet.WithHint(err, "it is recorded; once the switch answers: tenetctl sync")
 }
 
@@ -427,6 +430,17 @@ func (n *Node) SyncChains(ctx context.Context, bridge string) error {
 	}
 	ch, _ := difference(want, have, groups)
 	return kind(n.commit(ctx, c, bridge, ch))
+}
+
+// awaitDatapath waits until the datapath goes by the flows as they are now, for half a second at most. It does so by
+// itself, some milliseconds after they have changed; but who is told that a chain stands may send at once, and is not to
+// be led the old way.
+func (n *Node) awaitDatapath(ctx context.Context) error {
+	_, err := ovs.Control(ctx, n.OVSRunDir, "revalidator/wait")
+	if errors.Is(err, ovs.ErrRefused) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil // datapaths of both kinds: it cannot be said which; or no ovs-vswitchd, which comes back with none
+	}
+	return kind(err)
 }
 
 // disconnectChains takes out of the chains what an endpoint that is leaving was to them.

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -122,13 +123,71 @@ func (c chain) rewritten(leg vnet.Leg) []uint64 {
 	return ports
 }
 
-// Slots of the switch's hash: Open vSwitch 3.1 spreads 16 to 256 over a group's buckets, at least
-// four for a bucket, as their weights say (ofproto-dpif.c, group_setup_dp_hash_table). Sixteen
-// would give one of three equal instances 6 of 16, so paths get several buckets each.
+// Slots of the switch's hash. Open vSwitch 3.1 makes a power of two of them, at least four for each bucket and
+// 256 at most, and spreads them over the buckets as their weights say (ofproto-dpif.c, group_setup_dp_hash_table). It
+// rounds, so weights are made here that need no rounding: whole slots, in as many buckets as ask for just so many.
+// More slots than need be are not wanted, since each is a flow of the datapath when its first packet comes.
 const (
-	wantBuckets = 16
-	maxSlots    = 256
+	leastSlots = 64
+	mostSlots  = 256
+	nearEnough = 0.05 // of a path's share
 )
+
+// slots says how many of the hash's slots each path gets, and how many there are.
+func slots(paths []vnet.Path) []int {
+	total := 0
+	for _, p := range paths {
+		total += p.Weight
+	}
+	for n := leastSlots; ; n *= 2 {
+		got, left, worst := make([]int, len(paths)), n, 0.0
+		for i, p := range paths {
+			got[i] = max(1, p.Weight*n/total)
+			left -= got[i]
+		}
+		short := func(i int) float64 { return float64(paths[i].Weight)*float64(n)/float64(total) - float64(got[i]) }
+		for ; left != 0; left -= sign(left) { // to whom it makes the least difference
+			best := -1
+			for i := range paths {
+				if (left > 0 || got[i] > 1) && (best < 0 || float64(sign(left))*(short(i)-short(best)) > 0) {
+					best = i
+				}
+			}
+			got[best] += sign(left)
+		}
+		for i := range paths {
+			worst = max(worst, math.Abs(short(i))*float64(total)/float64(n)/float64(paths[i].Weight))
+		}
+		if n == mostSlots || worst < nearEnough && 4*len(paths) <= n {
+			return got
+		}
+	}
+}
+
+func sign(n int) int { return min(max(n, -1), 1) }
+
+// weights cuts each path's slots into buckets, so many that the switch makes just as many slots.
+func weights(slots []int) [][]int {
+	cut, n, buckets := make([][]int, len(slots)), 0, len(slots)
+	for i, s := range slots {
+		cut[i] = []int{s}
+		n += s
+	}
+	for ; buckets < n/4; buckets++ {
+		path, at := 0, 0
+		for i, parts := range cut {
+			for j, part := range parts {
+				if part > cut[path][at] {
+					path, at = i, j
+				}
+			}
+		}
+		part := cut[path][at]
+		cut[path][at] = part / 2
+		cut[path] = append(cut[path], part-part/2)
+	}
+	return cut
+}
 
 // choose picks a path for a connection that has none.
 func (c chain) choose(leg vnet.Leg) ([]openflow.GroupConfig, openflow.Flow) {
@@ -143,17 +202,12 @@ func (c chain) choose(leg vnet.Leg) ([]openflow.GroupConfig, openflow.Flow) {
 	case len(paths) == 1:
 		return nil, c.flow(ChainSelect, 100, m, pick(paths[0])...)
 	}
-	total, least := 0, paths[0].Weight
-	for _, p := range paths {
-		total, least = total+p.Weight, min(least, p.Weight)
-	}
-	least = max(least, (total+maxSlots-1)/maxSlots)
-	copies := min((wantBuckets+len(paths)-1)/len(paths), maxSlots*least/total)
+	paths = paths[:min(len(paths), mostSlots)]
 	group := openflow.GroupConfig{ID: leg.Number, Type: openflow.GroupSelect}
 	watched := apart(paths)
-	for range max(copies, 1) {
-		for i, p := range paths {
-			b := openflow.Bucket{ID: uint32(len(group.Buckets)), Weight: uint16(max(p.Weight, least)), Actions: pick(p)}
+	for i, parts := range weights(slots(paths)) {
+		for _, weight := range parts {
+			b := openflow.Bucket{ID: uint32(len(group.Buckets)), Weight: uint16(weight), Actions: pick(paths[i])}
 			if f, ok := c.Functions[watched[i]]; ok {
 				b.WatchPort = f.In.Port
 			}

@@ -109,6 +109,22 @@ func (c *Container) Send(frames ...[]byte) {
 	})
 }
 
+// Sender opens the container's interface to put frames on the wire by, until the test ends.
+func (c *Container) Sender() func(frame []byte) {
+	c.tb.Helper()
+	fd := -1
+	c.In(func() error {
+		var err error
+		fd, err = packetSocket(c.IfName, 0)
+		return err
+	})
+	c.tb.Cleanup(func() { _ = unix.Close(fd) })
+	return func(frame []byte) {
+		_, err := unix.Write(fd, frame)
+		Must(c.tb, err)
+	}
+}
+
 // packetSocket opens a packet(7) socket bound to a link of the thread's namespace. Protocol 0 receives nothing.
 func packetSocket(link string, protocol uint16) (int, error) {
 	i, err := net.InterfaceByName(link)
