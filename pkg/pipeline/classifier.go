@@ -42,8 +42,9 @@ func (f family) of(prefixes []netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(prefixes), func(p netip.Prefix) bool { return p.Addr().Is4() != f.is4 })
 }
 
-// services adds protocol and ports. Of a packet in fragments only the first has ports, so where
-// ports are asked for, all fragments of the protocol are taken: none gets round a firewall.
+// services adds protocol and ports. Of a packet in fragments only the first has ports, and in IPv6 only the first has a
+// protocol, as the switch sees it. So where those are asked for, all fragments that may belong to such a packet are
+// taken: none gets round a firewall.
 func (k Classifier) services(f family, m classified) []classified {
 	proto, src, dst := f.proto, openflow.TCPSrc, openflow.TCPDst
 	switch k.Protocol {
@@ -58,12 +59,17 @@ func (k Classifier) services(f family, m classified) []classified {
 	case vnet.ICMP:
 		proto = f.icmp
 	}
+	var all []classified
+	if k.Protocol != "" && !f.is4 {
+		later := match(f.proto, openflow.IPFrag.Masked(2, 2))
+		all = append(all, classified{with(m.forward, later...), with(m.backward, later...)})
+	}
 	m.forward, m.backward = with(m.forward, proto), with(m.backward, proto)
 	if len(k.SourcePorts)+len(k.DestinationPorts) == 0 {
-		return []classified{m}
+		return append(all, m)
 	}
 	fragment := openflow.IPFrag.Masked(1, 1)
-	all := []classified{{with(m.forward, fragment), with(m.backward, fragment)}}
+	all = append(all, classified{with(m.forward, fragment), with(m.backward, fragment)})
 	for _, s := range masks(k.SourcePorts) {
 		for _, d := range masks(k.DestinationPorts) {
 			all = append(all, classified{

@@ -167,7 +167,7 @@ func (f Function) pass(p vnet.PathID, hop uint64, back bool) []openflow.Action {
 	var actions []openflow.Action
 	if f.Mode == vnet.Transparent {
 		src, dst := tags(p, hop, back)
-		actions = append(actions, openflow.SetField(src), openflow.SetField(dst))
+		actions = append(actions, openflow.SetField(src), openflow.SetField(dst), openflow.SetField(inFunction.Is(0)))
 	} else {
 		actions = append(actions, openflow.SetField(inFunction.Is(uint64(f.Number))))
 	}

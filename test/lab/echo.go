@@ -96,3 +96,15 @@ func (c *Container) Exchange(network string, to netip.AddrPort, token string) er
 	defer conn.Close() //nolint:errcheck // nothing to lose
 	return SayWithin(conn, token, 3*time.Second)
 }
+
+// ConnectFrom is Connect from one of the container's addresses.
+func (c *Container) ConnectFrom(network string, from netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	var conn net.Conn
+	err := Inside(c.Path, func() error {
+		d := net.Dialer{Timeout: Stretch(3 * time.Second), LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
+		var err error
+		conn, err = d.Dial(network, to.String())
+		return err
+	})
+	return conn, err
+}

@@ -101,24 +101,24 @@ func (f *Function) gateway(is6 bool) netip.Addr {
 func (f *Function) Masquerades() *Function {
 	f.In.tb.Helper()
 	f.Routes()
-	f.nft(`table inet nat { chain post { type nat hook postrouting priority 100; oifname "out0" masquerade; } }`)
+	f.nft("add table inet nat; add chain inet nat post { type nat hook postrouting priority 100; }; add rule inet nat post oifname out0 masquerade")
 	return f
 }
 
-// nft loads rules into the function.
-func (f *Function) nft(rules string) {
+// nft runs nftables' commands in the function.
+func (f *Function) nft(commands string) {
 	f.In.tb.Helper()
-	f.In.Sh("sh", "-c", "nft -f - <<'EOF'\n"+rules+"\nEOF")
+	f.In.Sh("nft", commands)
 }
 
-// Filters makes a function's kernel drop what matches, in nftables' words, of what it forwards; a bridge's, too.
+// Filters makes a function's kernel drop what matches, in nftables' words, of what it forwards ("inet") or bridges ("bridge").
 func (f *Function) Filters(family string, matches ...string) {
 	f.In.tb.Helper()
-	var lines []string
+	commands := []string{"add table %[1]s filter", "add chain %[1]s filter forward { type filter hook forward priority 0; }"}
 	for _, m := range matches {
-		lines = append(lines, m+" drop;")
+		commands = append(commands, "add rule %[1]s filter forward "+m+" drop")
 	}
-	f.nft(fmt.Sprintf("table %s filter { chain forward { type filter hook forward priority 0; %s } }", family, strings.Join(lines, " ")))
+	f.nft(fmt.Sprintf(strings.Join(commands, "; "), family))
 }
 
 // Link sets a port of the function up or down.
