@@ -168,7 +168,7 @@ func TestChainChangesLeadNewConnectionsOnly(t *testing.T) {
 			look := func(network, token string) map[*watched]string {
 				seen := map[*watched]string{}
 				for _, f := range []*watched{fw, ids} {
-					lab.Within(lab.Patience()/20, func() bool { return f.saw(token) != [2]int{} })
+					lab.Within(lab.Patience()/40, func() bool { return f.saw(token) == [2]int{1, 1} })
 					seen[f] = fmt.Sprint(hops(f.in, token), hops(f.out, token))
 				}
 				return seen

@@ -105,36 +105,40 @@ func (a SetField) String() string {
 
 // move is Move and MoveBits.
 type move struct {
-	src, dst         *Field
-	srcFrom, dstFrom int // bits
-	bits             int
+	src       *Field
+	srcOffset int
+	dst       *Field
+	dstOffset int
+	bits      int
 }
 
 // Move copies the whole of src into dst; if their widths differ, the low bits that both have.
-func Move(src, dst *Field) Action { return MoveBits(src, 0, dst, 0, min(src.bits, dst.bits)) }
+func Move(src, dst *Field) Action { return move{src: src, dst: dst, bits: min(src.bits, dst.bits)} }
 
-// MoveBits copies bits of src, from bit srcFrom on, into dst, from bit dstFrom on.
-func MoveBits(src *Field, srcFrom int, dst *Field, dstFrom, bits int) Action {
-	return move{src, dst, srcFrom, dstFrom, bits}
+// MoveBits copies that many bits of src, from bit srcOffset on, to those of dst from bit dstOffset on; bit 0 is the
+// lowest. The other bits of dst stay.
+func MoveBits(src *Field, srcOffset int, dst *Field, dstOffset, bits int) Action {
+	return move{src, srcOffset, dst, dstOffset, bits}
 }
 
 // append writes OFPAT_COPY_FIELD, which OpenFlow 1.5 has in the place of NXAST_REG_MOVE (ofp-actions.c).
 func (a move) append(b []byte) ([]byte, error) {
-	for _, end := range []struct {
-		f    *Field
-		from int
-	}{{a.src, a.srcFrom}, {a.dst, a.dstFrom}} {
-		switch {
-		case end.f.subf == "":
-			return nil, fmt.Errorf("move: %s cannot be copied", end.f)
-		case end.from < 0 || a.bits < 1 || end.from+a.bits > end.f.bits:
-			return nil, fmt.Errorf("move: %s has no bits %d to %d", end.f, end.from, end.from+a.bits-1)
+	for _, part := range []struct {
+		field  *Field
+		offset int
+	}{{a.src, a.srcOffset}, {a.dst, a.dstOffset}} {
+		f := part.field
+		if f.subf == "" {
+			return nil, fmt.Errorf("move: %s cannot be copied", f)
+		}
+		if part.offset < 0 || a.bits < 1 || a.bits > f.bits-part.offset {
+			return nil, fmt.Errorf("move: %s has no %d bits from bit %d on", f, a.bits, part.offset)
 		}
 	}
 	b = header(b, typeCopyField, 24)
 	b = binary.BigEndian.AppendUint16(b, uint16(a.bits))
-	b = binary.BigEndian.AppendUint16(b, uint16(a.srcFrom))
-	b = binary.BigEndian.AppendUint16(b, uint16(a.dstFrom))
+	b = binary.BigEndian.AppendUint16(b, uint16(a.srcOffset))
+	b = binary.BigEndian.AppendUint16(b, uint16(a.dstOffset))
 	b = append(b, 0, 0)
 	b = binary.BigEndian.AppendUint32(b, a.src.header)
 	b = binary.BigEndian.AppendUint32(b, a.dst.header)
@@ -142,16 +146,8 @@ func (a move) append(b []byte) ([]byte, error) {
 }
 
 func (a move) String() string {
-	return "move:" + a.src.part(a.srcFrom, a.bits) + "->" + a.dst.part(a.dstFrom, a.bits)
+	return "move:" + a.src.part(a.srcOffset, a.bits) + "->" + a.dst.part(a.dstOffset, a.bits)
 }
-
-// Group hands the packet to the group with this number, see GroupConfig, which must be there before the flow.
-type Group uint32
-
-func (a Group) append(b []byte) ([]byte, error) {
-	return binary.BigEndian.AppendUint32(header(b, typeGroup, 8), uint32(a)), nil
-}
-func (a Group) String() string { return fmt.Sprintf("group:%d", uint32(a)) }
 
 // decTTL is DecTTL.
 type decTTL struct{}

@@ -6,53 +6,60 @@ import (
 	"fmt"
 )
 
-// Change is one step of a bundle.
+// Change is one step of a bundle: AddFlow, DeleteFlow, DeleteCookie, PutGroup or DeleteGroup.
 type Change struct {
 	command    uint8
 	flow       Flow
 	cookieMask uint64
-	group      *groupMod // a change of a group, not of a flow
+	outGroup   uint32    // deletes only flows that name this group; anyGroup: whatever they name
+	group      *groupMod // nil: it is about flows
 }
 
 // AddFlow adds a flow, or replaces what the flow with its table, priority and match does. The counters stay.
-func AddFlow(f Flow) Change { return Change{command: commandAdd, flow: f} }
+func AddFlow(f Flow) Change { return Change{command: commandAdd, flow: f, outGroup: anyGroup} }
 
 // DeleteFlow deletes the flow with exactly this table, priority and match, whatever its cookie and actions. That there
 // is none is no error.
-func DeleteFlow(f Flow) Change { return Change{command: commandDeleteStrict, flow: f} }
+func DeleteFlow(f Flow) Change {
+	return Change{command: commandDeleteStrict, flow: f, outGroup: anyGroup}
+}
 
 // DeleteCookie deletes, in all tables, the flows whose cookie agrees with this one in the bits that mask has set. That
 // there are none is no error. A zero mask takes every flow.
 func DeleteCookie(cookie, mask uint64) Change {
-	return Change{command: commandDelete, flow: Flow{Table: anyTable, Cookie: cookie}, cookieMask: mask}
+	return Change{
+		command: commandDelete, flow: Flow{Table: anyTable, Cookie: cookie}, cookieMask: mask, outGroup: anyGroup,
+	}
 }
 
 // String says what the change does to what.
 func (ch Change) String() string {
-	if ch.group != nil {
+	switch {
+	case ch.group != nil:
 		return ch.group.String()
-	}
-	switch ch.command {
-	case commandAdd:
+	case ch.command == commandAdd:
 		return "add flow " + ch.flow.String()
-	case commandDeleteStrict:
+	case ch.command == commandDeleteStrict:
 		return "delete flow " + ch.flow.String()
+	case ch.outGroup != anyGroup:
+		return fmt.Sprintf("delete flows of group %d", ch.outGroup)
 	}
 	return fmt.Sprintf("delete flows with cookie 0x%x/0x%x", ch.flow.Cookie, ch.cookieMask)
 }
 
-// message is the change as a message.
-func (ch Change) message(xid uint32) (message, error) {
+// typ is the type of the message that the change is.
+func (ch Change) typ() uint8 {
 	if ch.group != nil {
-		body, err := ch.group.body()
-		return message{typ: typeGroupMod, xid: xid, body: body}, err
+		return typeGroupMod
 	}
-	body, err := ch.body()
-	return message{typ: typeFlowMod, xid: xid, body: body}, err
+	return typeFlowMod
 }
 
-// body is the change as the body of a flow mod.
+// body is the change as the body of a flow mod or a group mod.
 func (ch Change) body() ([]byte, error) {
+	if ch.group != nil {
+		return ch.group.body()
+	}
 	f := ch.flow
 	switch ch.command {
 	case commandDelete:
@@ -60,7 +67,7 @@ func (ch Change) body() ([]byte, error) {
 	case commandDeleteStrict:
 		f.Cookie, f.Actions = 0, nil
 	}
-	b, err := f.Match.append(flowMod(ch.command, f, ch.cookieMask))
+	b, err := f.Match.append(flowMod(ch.command, f, ch.cookieMask, ch.outGroup))
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +92,7 @@ func (c *Conn) Commit(ctx context.Context, changes []Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
+	changes = undoable(changes)
 	end, err := c.begin(ctx)
 	if err != nil {
 		return fmt.Errorf("commit flows: %w", err)
@@ -118,6 +126,20 @@ func (c *Conn) Commit(ctx context.Context, changes []Change) error {
 	return verdict
 }
 
+// undoable puts before each deletion of a group one of the flows that name it, which says no more than the former. But an
+// Open vSwitch 3.1 that cannot commit a bundle undoes it, puts the flows back that the deletion of a group took, before
+// the group, and dies: "assertion group != NULL failed in ofproto_rule_insert__()".
+func undoable(changes []Change) []Change {
+	all := make([]Change, 0, len(changes))
+	for _, ch := range changes {
+		if ch.group != nil && ch.group.command == groupDelete {
+			all = append(all, Change{command: commandDelete, flow: Flow{Table: anyTable}, outGroup: ch.group.group.ID})
+		}
+		all = append(all, ch)
+	}
+	return all
+}
+
 // bundle is one Commit. Its transaction ids: id (also the bundle's id) opens it, one follows for each change, then the
 // barrier's (last), then that of the commit.
 type bundle struct {
@@ -144,13 +166,13 @@ func (b *bundle) messages() ([]byte, error) {
 	}
 	for i, ch := range b.changes {
 		xid := b.first + uint32(i)
-		mod, err := ch.message(xid)
+		body, err := ch.body()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", ch, err)
 		}
 		add := binary.BigEndian.AppendUint32(nil, b.id)
 		add = append(add, 0, 0, 0, bundleFlags)
-		if add, err = mod.append(add); err != nil {
+		if add, err = (message{typ: ch.typ(), xid: xid, body: body}).append(add); err != nil {
 			return nil, fmt.Errorf("%s: %w", ch, err)
 		}
 		if send, err = (message{typ: typeBundleAdd, xid: xid, body: add}).append(send); err != nil {

@@ -22,41 +22,11 @@ const (
 )
 
 // ctFlags are the names that ovs-ofctl has for the bits, the lowest first.
-var ctFlags = [...]string{"new", "est", "rel", "rpl", "inv", "trk", "snat", "dnat"}
+var ctFlags = []string{"new", "est", "rel", "rpl", "inv", "trk", "snat", "dnat"}
 
 // CTStateIs is connection tracking's state with the bits of set set and those of unset not; the others do not
 // count.
 func CTStateIs(set, unset uint32) Term { return CTState.Masked(uint64(set), uint64(set|unset)) }
-
-// ctStateWord is the value as ovs-ofctl writes it: +trk-new, or with every bit given new|trk.
-func ctStateWord(t Term) string { return flagsWord(t, ctFlags[:]) }
-
-// flagsWord writes bits by their names, the lowest first.
-func flagsWord(t Term, names []string) string {
-	value, mask := number(t.Value), uint64(0)
-	if t.Mask != nil {
-		mask = number(t.Mask)
-	}
-	var signed strings.Builder
-	var set []string
-	for i, name := range names {
-		bit := uint64(1) << i
-		switch {
-		case value&bit != 0:
-			set = append(set, name)
-			signed.WriteString("+" + name)
-		case mask&bit != 0:
-			signed.WriteString("-" + name)
-		}
-	}
-	switch {
-	case t.Mask != nil:
-		return signed.String()
-	case set == nil:
-		return "0"
-	}
-	return strings.Join(set, "|")
-}
 
 // CT looks the packet's connection up, and with Commit remembers it. The switch takes it only in a flow that matches
 // on IP or IPv6. The zero CT looks up in zone 0 and nothing more.

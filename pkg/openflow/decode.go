@@ -252,8 +252,8 @@ func guessAction(raw []byte) Action {
 	case typ == typeCopyField && len(raw) == 24:
 		src, dst := fields[binary.BigEndian.Uint32(raw[12:])], fields[binary.BigEndian.Uint32(raw[16:])]
 		if src != nil && dst != nil {
-			bits := func(at int) int { return int(binary.BigEndian.Uint16(raw[at:])) }
-			return MoveBits(src, bits(6), dst, bits(8), bits(4))
+			bits, srcOffset, dstOffset := binary.BigEndian.Uint16(raw[4:]), binary.BigEndian.Uint16(raw[6:]), binary.BigEndian.Uint16(raw[8:])
+			return MoveBits(src, int(srcOffset), dst, int(dstOffset), int(bits))
 		}
 	case typ == typeExperimenter && len(raw) >= 16 && binary.BigEndian.Uint32(raw[4:]) == nicira:
 		switch binary.BigEndian.Uint16(raw[8:]) {

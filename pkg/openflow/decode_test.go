@@ -3,13 +3,18 @@ package openflow
 import (
 	"bytes"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
 
 // recorded are the replies to a request for all flows that a real switch (Open vSwitch 3.1.0) gave, one file per
-// message: to everything that this package can express, and to foreign flows. TestRecord writes them.
-var recorded = []string{"testdata/ours", "testdata/foreign"}
+// message: to everything that this package can express, and to foreign flows; recordedGroups those to a request for all
+// groups. TestRecord writes them.
+var (
+	recorded       = []string{"testdata/ours", "testdata/foreign"}
+	recordedGroups = []string{"testdata/groups", "testdata/foreigngroups"}
+)
 
 func recordedReply(t testing.TB, name string) []byte {
 	t.Helper()
@@ -26,16 +31,99 @@ func TestRecordedRepliesReadAsTheyDid(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, err := os.ReadFile(name + ".txt")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, line := range strings.Split(strings.TrimSpace(string(want)), "\n") {
+		for i, line := range recordedText(t, name) {
 			if i >= len(flows) || flows[i].String() != line {
 				t.Fatalf("%s: flow %d is not %s", name, i, line)
 			}
 		}
 	}
+	for _, name := range recordedGroups {
+		groups, err := decodeGroups(recordedReply(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range recordedText(t, name) {
+			if i >= len(groups) || groups[i].String() != line {
+				t.Fatalf("%s: group %d is not %s", name, i, line)
+			}
+		}
+	}
+}
+
+func recordedText(t testing.TB, name string) []string {
+	t.Helper()
+	b, err := os.ReadFile(name + ".txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSpace(string(b)), "\n")
+}
+
+// TestGroupsThatAreCutShortAreNoGroups cuts and changes what the switch said in every place.
+func TestGroupsThatAreCutShortAreNoGroups(t *testing.T) {
+	for _, name := range recordedGroups {
+		whole := recordedReply(t, name)
+		groups, err := decodeGroups(whole)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range whole {
+			if got, err := decodeGroups(whole[:n]); err == nil && len(got) >= len(groups) {
+				t.Errorf("%s: %d of %d bytes are %d groups", name, n, len(whole), len(got))
+			}
+			for _, x := range []byte{0, 1, 7, 8, 0x80, 0xff} {
+				changed := clone(whole)
+				changed[n] = x
+				got, err := decodeGroups(changed)
+				if err == nil && whole[n] != x && sameGroups(got, groups) {
+					t.Errorf("%s: byte %d does not count", name, n)
+				}
+			}
+		}
+	}
+}
+
+func sameGroups(a, b []GroupConfig) bool {
+	return slices.EqualFunc(a, b, func(a, b GroupConfig) bool { return a.ID == b.ID && a.Body() == b.Body() })
+}
+
+// FuzzDecodeGroups: what it says it knows must be exactly what it would send itself, and of what it does not know
+// nothing is lost.
+func FuzzDecodeGroups(f *testing.F) {
+	for _, name := range recordedGroups {
+		b := recordedReply(f, name)
+		f.Add(b)
+		for len(b) > 0 {
+			n := int(b[0])<<8 | int(b[1])
+			f.Add(b[:n])
+			b = b[n:]
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		groups, err := decodeGroups(b)
+		if err != nil {
+			return
+		}
+		var again []byte
+		for _, g := range groups {
+			if g.String() == "" || g.Body() == "" {
+				t.Error("empty")
+			}
+			raw := g.Unknown
+			if raw == nil {
+				if raw, err = g.description(); err != nil {
+					t.Errorf("%s: %v", g, err)
+				}
+				if _, err := PutGroup(g).body(); err != nil && g.ID <= maxGroup {
+					t.Errorf("put %s: %v", g, err)
+				}
+			}
+			again = append(again, raw...)
+		}
+		if !bytes.Equal(again, b) {
+			t.Errorf("0x%x became 0x%x", b, again)
+		}
+	})
 }
 
 // FuzzDecodeFlows feeds the decoder what a hostile switch might send. What it accepts must be printable, and what it

@@ -44,6 +44,7 @@ const (
 	errorBadInstruction = 3
 	errorBadMatch       = 4
 	errorFlowModFailed  = 5
+	errorGroupModFailed = 6
 	errorMeterModFailed = 12
 	errorBundleFailed   = 17
 
@@ -84,6 +85,12 @@ func errorName(typ, code uint16) string {
 		prefix, names = "OFPFMFC_", []string{
 			"UNKNOWN", "TABLE_FULL", "BAD_TABLE_ID", "OVERLAP", "EPERM", "BAD_TIMEOUT", "BAD_COMMAND", "BAD_FLAGS",
 			"CANT_SYNC", "BAD_PRIORITY", "IS_SYNC",
+		}
+	case errorGroupModFailed:
+		prefix, names = "OFPGMFC_", []string{
+			"GROUP_EXISTS", "INVALID_GROUP", "WEIGHT_UNSUPPORTED", "OUT_OF_GROUPS", "OUT_OF_BUCKETS",
+			"CHAINING_UNSUPPORTED", "WATCH_UNSUPPORTED", "LOOP", "UNKNOWN_GROUP", "CHAINED_GROUP", "BAD_TYPE",
+			"BAD_COMMAND", "BAD_BUCKET", "BAD_WATCH", "EPERM", "UNKNOWN_BUCKET", "BUCKET_EXISTS",
 		}
 	case errorMeterModFailed:
 		prefix, names = "OFPMMFC_", []string{

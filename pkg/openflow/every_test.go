@@ -60,19 +60,6 @@ func everyMatch() []openflow.Match {
 		{openflow.IPv6, openflow.IPProto.Is(0)},
 		{openflow.IP, openflow.IPProto.Is(50), openflow.IPTTL.Is(1), openflow.IPv4Dst.Addr(addr("10.0.0.1")), openflow.Reg7.Is(1)},
 		{openflow.IP, openflow.IPTTL.Is(1)},
-		{openflow.IP, openflow.IPFrag.Is(0)},
-		{openflow.IP, openflow.IPFrag.Is(1)},
-		{openflow.IPv6, openflow.IPFrag.Is(3)},
-		{openflow.IP, openflow.IPFrag.Masked(0, 1)},
-		{openflow.UDP, openflow.IPFrag.Masked(1, 1), openflow.UDPDst.Is(53), openflow.IPTTL.Is(3)},
-		{openflow.IP, openflow.IPFrag.Masked(2, 2)},
-		{openflow.IP, openflow.IPFrag.Masked(0, 2)},
-		{openflow.TCP, openflow.TCPFlagsAre(openflow.TCPSyn, openflow.TCPAck)},
-		{openflow.TCP6, openflow.TCPFlags.Is(0x12), openflow.TCPDst.Is(80)},
-		{openflow.TCP, openflow.TCPFlags.Is(0)},
-		{openflow.CTLabel.Bits(7, 64, 24)},
-		{openflow.CTLabel.Is(3), openflow.CTMark.Is(1), openflow.CTStateIs(openflow.CTTracked, openflow.CTNew), openflow.IP},
-		{openflow.CTLabel.Bits(1, 127, 1), openflow.Reg7.Bits(5, 8, 3)},
 		{openflow.IPv6, openflow.IPTTL.Is(0)},
 		{openflow.IP, openflow.IPv4Src.Addr(addr("10.0.0.2"))},
 		{openflow.IP, openflow.IPv4Src.Addr(addr("0.0.0.0"))},
@@ -119,6 +106,34 @@ func everyMatch() []openflow.Match {
 			openflow.CTStateIs(openflow.CTTracked, openflow.CTNew),
 		},
 		{openflow.EthType.Is(0x88cc), openflow.Reg0.Is(1), openflow.CTMark.Is(2)},
+		{openflow.CTLabel.Is(0)},
+		{openflow.CTLabel.Is(0x3e9)},
+		{openflow.CTLabel.Masked(0, 0xff)},
+		{openflow.CTLabel.Bits(1, 64, 24)},
+		{openflow.CTLabel.Bits(0, 127, 1)},
+		{openflow.CTLabel.Bits(0xfedcba9876543210, 60, 64)},
+		{openflow.Term{Field: openflow.CTLabel, Value: addr("ffff::1").AsSlice()}},
+		{openflow.Reg7.Bits(0xabcdef, 8, 24)},
+		{openflow.Reg7.Bits(1, 31, 1), openflow.CTLabel.Bits(0, 3, 5)},
+		{openflow.Reg7.Bits(0xffffffff, 0, 32)},
+		{openflow.IP, openflow.IPFrag.Is(0)},
+		{openflow.IP, openflow.IPFrag.Is(openflow.IPFragAny)},
+		{openflow.IPv6, openflow.IPFrag.Is(openflow.IPFragAny | openflow.IPFragLater)},
+		{openflow.IPv6, openflow.IPFrag.Masked(openflow.IPFragAny, openflow.IPFragAny)},
+		{openflow.IP, openflow.IPFrag.Masked(0, openflow.IPFragLater)},
+		{openflow.TCP, openflow.TCPFlagsAre(openflow.TCPSyn, openflow.TCPAck)},
+		{openflow.TCP6, openflow.TCPFlagsAre(openflow.TCPFin|openflow.TCPRst|openflow.TCPPsh|openflow.TCPUrg, openflow.TCPEce|openflow.TCPCwr)},
+		{openflow.TCP, openflow.TCPFlagsAre(0, 0xffe)},
+		{openflow.TCP, openflow.TCPFlagsAre(0x7ff, 0)},
+		{openflow.TCP, openflow.TCPFlags.Is(0)},
+		{openflow.TCP, openflow.TCPFlags.Is(openflow.TCPSyn)},
+		{openflow.TCP, openflow.TCPFlags.Is(0xfff)},
+		{
+			openflow.TCPFlagsAre(openflow.TCPSyn, 0), openflow.TCPDst.Is(80), openflow.TCPSrc.Is(1), openflow.IPTTL.Is(3),
+			openflow.IPFrag.Is(0), openflow.CTLabel.Bits(3, 64, 24), openflow.TCP, openflow.CTMark.Is(1), openflow.Reg1.Is(1),
+			openflow.CTStateIs(openflow.CTTracked, 0),
+		},
+		{openflow.IP, openflow.IPProto.Is(50), openflow.IPFrag.Is(0), openflow.IPTTL.Is(3), openflow.CTLabel.Is(1)},
 		{openflow.TCP, openflow.TCPSrc.Is(80)},
 		{openflow.TCP6, openflow.TCPSrc.Masked(0x1f00, 0xff00)},
 		{openflow.TCP, openflow.TCPDst.Is(0)},
@@ -175,6 +190,7 @@ func everyAction() []openflow.Flow {
 	add(nil, openflow.Output(openflow.PortTable), openflow.InPortAction())
 	add(nil, openflow.Meter(1), openflow.Output(1))
 	add(nil, openflow.Meter(0xffff0000))
+	add(nil, openflow.Group(1), openflow.Group(0xffffff00), openflow.Output(1))
 	add(nil, openflow.OutputReg(openflow.Reg1), openflow.OutputReg(openflow.Reg9))
 	add(nil, openflow.Resubmit(7), openflow.Resubmit(80))
 	add(nil, openflow.GotoTable(10))
@@ -189,14 +205,21 @@ func everyAction() []openflow.Flow {
 	add(v4, openflow.CT{Commit: true, Zone: 1, NAT: openflow.DNAT(addr("10.0.0.2"))}, openflow.Output(1))
 	add(v6, openflow.CT{Commit: true, Table: 1, NAT: openflow.SNAT(addr("fd00::10"))}, openflow.CT{NAT: openflow.NAT()})
 	add(v6, openflow.CT{Commit: true, NAT: openflow.DNAT(addr("::1.2.3.4"))}, openflow.GotoTable(50))
-	add(v4, openflow.MoveBits(openflow.CTLabel, 64, openflow.Reg7, 8, 24), openflow.MoveBits(openflow.Reg7, 3, openflow.Reg1, 0, 1))
 	add(v4, openflow.CT{ZoneFrom: openflow.Reg5, Table: 21}, openflow.CT{ZoneFrom: openflow.Metadata})
 	add(v6, openflow.CT{Commit: true, ZoneFrom: openflow.Reg6, NAT: openflow.NAT(), Exec: []openflow.Action{
 		openflow.SetField(openflow.CTMark.Is(1)), openflow.SetField(openflow.CTMark.Masked(2, 2)),
-		openflow.Move(openflow.Reg7, openflow.CTMark), openflow.SetField(openflow.CTMark.Masked(1, 1)),
-		openflow.MoveBits(openflow.Reg7, 8, openflow.CTLabel, 64, 24), openflow.SetField(openflow.CTLabel.Bits(1, 0, 1)),
+		openflow.Move(openflow.Reg7, openflow.CTMark),
 	}})
-	move(nil, openflow.CTMark, openflow.Reg1)
+	add(v4, openflow.CT{Commit: true, Exec: []openflow.Action{
+		openflow.SetField(openflow.CTLabel.Is(0)), openflow.SetField(openflow.CTLabel.Is(0x3e9)),
+		openflow.SetField(openflow.CTLabel.Bits(0x10, 60, 8)), openflow.SetField(openflow.CTLabel.Bits(0, 0, 64)),
+		openflow.SetField(openflow.CTMark.Bits(3, 30, 2)),
+		openflow.MoveBits(openflow.Reg7, 8, openflow.CTLabel, 64, 24), openflow.MoveBits(openflow.Reg7, 3, openflow.CTLabel, 127, 1),
+	}})
+	add(nil, openflow.Move(openflow.CTMark, openflow.Reg1), openflow.MoveBits(openflow.CTLabel, 64, openflow.Reg7, 8, 24),
+		openflow.MoveBits(openflow.Reg0, 0, openflow.Reg1, 0, 32), openflow.MoveBits(openflow.Reg0, 0, openflow.Reg1, 0, 1),
+		openflow.MoveBits(openflow.Metadata, 40, openflow.Reg1, 0, 24), openflow.MoveBits(openflow.Reg0, 0, openflow.Reg0, 16, 16))
+	move(openflow.Match{openflow.TCP}, openflow.TCPFlags, openflow.Reg1)
 
 	set(nil, openflow.Metadata.Is(0x0a000003e9), openflow.Metadata.Is(0), openflow.Metadata.Masked(0x3e9, 0xffffff),
 		openflow.TunID.Is(1001), openflow.TunID.Is(0), openflow.TunID.Masked(5, 0xf),

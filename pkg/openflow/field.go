@@ -3,7 +3,6 @@ package openflow
 import (
 	"encoding/binary"
 	"fmt"
-	"math/big"
 	"net"
 	"net/netip"
 )
@@ -32,10 +31,10 @@ const (
 	ipv6                     // fd00:1::2
 	vlan                     // dl_vlan=100 or vlan_tci=0x1000/0x1000 in a match, 4196 in set_field
 	ctState                  // +est+trk
+	tcpFlags                 // +syn-ack
+	ipFrag                   // not_later
 	etherType                // a protocol's name, or dl_type=0x88cc
 	ipProto                  // part of a protocol's name, or nw_proto=50
-	tcpFlags                 // +syn-ack
-	fragment                 // yes, no, first, later, not_later
 	protocol                 // not on the wire: EtherType and IP protocol in one term
 	unrecognized             // not one of ours
 )
@@ -54,13 +53,14 @@ func oxm(class, field, length uint32) uint32 { return class<<16 | field<<9 | len
 var (
 	// CTState is what connection tracking knows of the packet: see CTStateIs. It is zero until the packet has been
 	// through CT, and it cannot be set.
-	CTState = &Field{"ct_state", "ct_state", "", oxm(classNXM1, 105, 4), 8, ctState, 0}
-	// CTMark and CTLabel are the connection's mark and label; only Exec of CT can set them.
-	CTMark  = &Field{"ct_mark", "ct_mark", "NXM_NX_CT_MARK", oxm(classNXM1, 107, 4), 32, hexadecimal, 1}
-	CTLabel = &Field{"ct_label", "ct_label", "NXM_NX_CT_LABEL", oxm(classNXM1, 108, 16), 128, hexadecimal, 2}
+	CTState = &Field{"ct_state", "ct_state", "", oxm(classNXM1, 105, 4), 8, ctState, 1}
+	// CTMark is the connection's mark; only Exec of CT can set it.
+	CTMark = &Field{"ct_mark", "ct_mark", "NXM_NX_CT_MARK", oxm(classNXM1, 107, 4), 32, hexadecimal, 2}
+	// CTLabel is the connection's label, 128 bits: Bits makes its terms. Only Exec of CT can set it.
+	CTLabel = &Field{"ct_label", "ct_label", "NXM_NX_CT_LABEL", oxm(classNXM1, 108, 16), 128, hexadecimal, 3}
 
-	EthType = &Field{"dl_type", "eth_type", "NXM_OF_ETH_TYPE", oxm(classBasic, 5, 2), 16, etherType, 3}
-	IPProto = &Field{"nw_proto", "nw_proto", "NXM_OF_IP_PROTO", oxm(classBasic, 10, 1), 8, ipProto, 4}
+	EthType = &Field{"dl_type", "eth_type", "NXM_OF_ETH_TYPE", oxm(classBasic, 5, 2), 16, etherType, 4}
+	IPProto = &Field{"nw_proto", "nw_proto", "NXM_OF_IP_PROTO", oxm(classBasic, 10, 1), 8, ipProto, 5}
 
 	Reg0 = &Field{"reg0", "reg0", "NXM_NX_REG0", oxm(classNXM1, 0, 4), 32, hexadecimal, 10}
 	Reg1 = &Field{"reg1", "reg1", "NXM_NX_REG1", oxm(classNXM1, 1, 4), 32, hexadecimal, 11}
@@ -98,9 +98,8 @@ var (
 
 	// IPTTL is the TTL of IPv4 and the hop limit of IPv6.
 	IPTTL = &Field{"nw_ttl", "nw_ttl", "NXM_NX_IP_TTL", oxm(classNXM1, 29, 1), 8, decimal, 70}
-
-	// IPFrag tells fragments of IP packets: bit 0 that it is one, bit 1 that it is not the first, which alone has ports.
-	IPFrag = &Field{"nw_frag", "nw_frag", "", oxm(classNXM1, 26, 1), 2, fragment, 75}
+	// IPFrag tells fragments of IPv4 and IPv6: see the IPFrag constants. It cannot be set.
+	IPFrag = &Field{"nw_frag", "nw_frag", "", oxm(classNXM1, 26, 1), 2, ipFrag, 71}
 
 	TCPSrc     = &Field{"tp_src", "tcp_src", "NXM_OF_TCP_SRC", oxm(classBasic, 13, 2), 16, decimal, 80}
 	TCPDst     = &Field{"tp_dst", "tcp_dst", "NXM_OF_TCP_DST", oxm(classBasic, 14, 2), 16, decimal, 81}
@@ -110,8 +109,8 @@ var (
 	ICMPCode   = &Field{"icmp_code", "icmp_code", "NXM_OF_ICMP_CODE", oxm(classBasic, 20, 1), 8, decimal, 85}
 	ICMPv6Type = &Field{"icmp_type", "icmpv6_type", "NXM_NX_ICMPV6_TYPE", oxm(classBasic, 29, 1), 8, decimal, 86}
 	ICMPv6Code = &Field{"icmp_code", "icmpv6_code", "NXM_NX_ICMPV6_CODE", oxm(classBasic, 30, 1), 8, decimal, 87}
-	// TCPFlags are those of the TCP header: see TCPFlagsAre.
-	TCPFlags = &Field{"tcp_flags", "tcp_flags", "", oxm(classBasic, 42, 2), 12, tcpFlags, 95}
+	// TCPFlags are the flags of TCP: see TCPFlagsAre. It cannot be set.
+	TCPFlags = &Field{"tcp_flags", "tcp_flags", "NXM_NX_TCP_FLAGS", oxm(classBasic, 42, 2), 12, tcpFlags, 88}
 	NDTarget = &Field{"nd_target", "nd_target", "NXM_NX_ND_TARGET", oxm(classBasic, 31, 16), 128, ipv6, 90}
 	NDSLL    = &Field{"nd_sll", "nd_sll", "NXM_NX_ND_SLL", oxm(classBasic, 32, 6), 48, mac, 91}
 	NDTLL    = &Field{"nd_tll", "nd_tll", "NXM_NX_ND_TLL", oxm(classBasic, 33, 6), 48, mac, 92}
@@ -119,9 +118,9 @@ var (
 
 // fields finds a field by its header without the mask bit. Read only.
 var fields = byHeader(
-	CTState, CTMark, CTLabel, IPFrag, TCPFlags, EthType, IPProto, Reg0, Reg1, Reg2, Reg3, Reg4, Reg5, Reg6, Reg7, Reg9, TunID, TunSrc, TunDst,
-	Metadata, InPort, VLANTCI, EthSrc, EthDst, IPv6Src, IPv6Dst, IPv4Src, IPv4Dst, ARPSpa, ARPTpa, ARPOp, ARPSha, ARPTha, IPTTL, TCPSrc,
-	TCPDst, UDPSrc, UDPDst, ICMPType, ICMPCode, ICMPv6Type, ICMPv6Code, NDTarget, NDSLL, NDTLL,
+	CTState, CTMark, CTLabel, EthType, IPProto, Reg0, Reg1, Reg2, Reg3, Reg4, Reg5, Reg6, Reg7, Reg9, TunID, TunSrc, TunDst,
+	Metadata, InPort, VLANTCI, EthSrc, EthDst, IPv6Src, IPv6Dst, IPv4Src, IPv4Dst, ARPSpa, ARPTpa, ARPOp, ARPSha, ARPTha, IPTTL, IPFrag,
+	TCPSrc, TCPDst, TCPFlags, UDPSrc, UDPDst, ICMPType, ICMPCode, ICMPv6Type, ICMPv6Code, NDTarget, NDSLL, NDTLL,
 )
 
 func byHeader(all ...*Field) map[uint32]*Field {
@@ -144,10 +143,10 @@ func (f *Field) meaning(i int) byte {
 	return byte(1<<bits - 1)
 }
 
-// part names n bits of the field, from bit offset on, as move and zone have it.
+// part names n bits of the field from bit offset on, as move and zone have it.
 func (f *Field) part(offset, n int) string {
 	switch {
-	case f.bits == n:
+	case offset == 0 && n == f.bits:
 		return f.subf + "[]"
 	case n == 1:
 		return fmt.Sprintf("%s[%d]", f.subf, offset)
@@ -163,13 +162,23 @@ func (f *Field) Masked(v, mask uint64) Term {
 	return Term{Field: f, Value: f.number(v), Mask: f.number(mask)}
 }
 
-// Bits is the field with this value in width of its bits, from bit shift on; its others do not count.
+// Bits is the field with v in width bits, the lowest of which is bit shift of the field (0 is the lowest); the other
+// bits do not count. A v that does not fit there is refused when the flow is sent, and so are bits that the field does
+// not have.
 func (f *Field) Bits(v uint64, shift, width int) Term {
-	place := func(v *big.Int) []byte {
-		return v.Lsh(v, uint(shift)).FillBytes(make([]byte, max(f.width(), (v.BitLen()+7)/8)))
+	n := f.width()
+	if shift < 0 || width < 0 || width > f.bits-shift || v>>width != 0 {
+		return Term{Field: f, Value: binary.BigEndian.AppendUint64(make([]byte, n), v)} // which is too long for any field
 	}
-	mask := new(big.Int).Lsh(big.NewInt(1), uint(width))
-	return Term{Field: f, Value: place(new(big.Int).SetUint64(v)), Mask: place(mask.Sub(mask, big.NewInt(1)))}
+	t := Term{Field: f, Value: make([]byte, n), Mask: make([]byte, n)}
+	for i := range width {
+		at, bit := n-1-(shift+i)/8, byte(1)<<((shift+i)%8)
+		t.Mask[at] |= bit
+		if v>>i&1 == 1 {
+			t.Value[at] |= bit
+		}
+	}
+	return t
 }
 
 // MAC is the field with exactly this hardware address.

@@ -45,17 +45,20 @@ func (f Flow) String() string {
 	if len(words) > 0 {
 		s.WriteString(strings.Join(words, ",") + " ")
 	}
-	s.WriteString("actions=")
-	for i, a := range f.Actions {
-		if i > 0 {
-			s.WriteString(",")
-		}
-		s.WriteString(a.String())
-	}
-	if len(f.Actions) == 0 {
-		s.WriteString("drop")
-	}
+	s.WriteString("actions=" + actionsWord(f.Actions))
 	return s.String()
+}
+
+// actionsWord are the actions as ovs-ofctl writes them.
+func actionsWord(actions []Action) string {
+	if len(actions) == 0 {
+		return "drop"
+	}
+	words := make([]string, len(actions))
+	for i, a := range actions {
+		words[i] = a.String()
+	}
+	return strings.Join(words, ",")
 }
 
 // Key identifies the flow on a switch by its table, priority and match: adding a flow replaces the one with its key. It is

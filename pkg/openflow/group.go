@@ -1,39 +1,40 @@
 package openflow
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 )
 
-// GroupConfig is a group: buckets of actions, of which its type says which are taken. Its number is from 1 to
-// 0xffffff00 (OpenFlow 1.5.1, 7.3.4.3).
+// Group is the action that hands the packet to the group with this number; the flow's next action follows.
 //
-// Of a bucket's actions that send the packet on (Output, Resubmit, Group, CT) only one takes effect, since they
-// are an action set: let there be one, and last. What a bucket sets is undone behind the group.
-type GroupConfig struct {
-	ID      uint32
-	Type    GroupType
-	Buckets []Bucket
+// The group must be there before the flow: the switch refuses a flow whose group is missing (OFPBAC_BAD_OUT_GROUP). In
+// a bucket it does not look: there a group that is missing drops, and so does one that names itself.
+type Group uint32
 
-	foreign []byte // as on the wire, of a group that we would write otherwise
+func (a Group) append(b []byte) ([]byte, error) {
+	return binary.BigEndian.AppendUint32(header(b, typeGroup, 8), uint32(a)), nil
 }
+func (a Group) String() string { return fmt.Sprintf("group:%d", uint32(a)) }
 
-// GroupType says which buckets of a group are taken.
+// GroupType says which of its buckets a group takes.
 type GroupType uint8
 
-// The types: OpenFlow 1.5.1, 5.10.1.
+// The types of groups: OpenFlow 1.5.1, 7.3.4.3.
 const (
+	// GroupAll takes every bucket, each with a copy of the packet.
 	GroupAll GroupType = 0
-	// GroupSelect takes one bucket that lives, by its weight and a hash that the datapath makes of the connection's
-	// addresses and ports (dp_hash): any other method makes a datapath flow for each connection.
+	// GroupSelect takes one of the buckets that live, by the packet's connection (the hash over its addresses, protocol
+	// and ports) and in proportion to the weights. It always has the selection method "dp_hash" of netronome-ext.h, with
+	// which the datapath computes the hash: a packet without one comes back to the group once more (recirculation).
 	GroupSelect GroupType = 1
 	// GroupFastFailover takes the first bucket that lives.
 	GroupFastFailover GroupType = 3
 )
 
+// String is the type as ovs-ofctl writes it.
 func (t GroupType) String() string {
 	switch t {
 	case GroupAll:
@@ -43,85 +44,208 @@ func (t GroupType) String() string {
 	case GroupFastFailover:
 		return "ff"
 	}
-	return fmt.Sprintf("type %d", uint8(t))
+	return fmt.Sprintf("unknown(%d)", uint8(t))
 }
 
-// Bucket is one choice of a group. It lives if the port that it watches is up, or if the group that it watches has a
-// bucket that lives; of both, one is enough. One that watches nothing lives always, which a fast-failover group does
-// not allow.
+// GroupConfig is a group. A group without a bucket that it can take drops.
+type GroupConfig struct {
+	ID      uint32 // up to 0xffffff00; each bridge has numbers of its own
+	Type    GroupType
+	Buckets []Bucket
+
+	// Unknown is set in what the switch says of a foreign group, one with parts that this package does not know: the
+	// struct ofp_group_desc as on the wire. Such a group has neither Type nor Buckets here. It differs from every group of
+	// ours and can be deleted or replaced, but not put.
+	Unknown []byte
+}
+
+// Bucket is what a group may do. The number by which OpenFlow knows it is its place in the group, from 0.
+//
+// A bucket without a watch always lives. One with a watch lives while the port is up, or while the group has a bucket
+// that lives; of two watches one is enough. A bucket of GroupFastFailover must have a watch (OFPGMFC_INVALID_GROUP), one
+// of GroupAll must not (OFPGMFC_WATCH_UNSUPPORTED).
 type Bucket struct {
-	ID         uint32 // unique in its group
-	Weight     uint16 // of a select group: its share; 0: it is not chosen
+	Weight     uint16 // its share, for GroupSelect only; 0: none
 	WatchPort  uint32 // 0: none
 	WatchGroup uint32 // 0: none
-	Actions    []Action
+
+	// Actions are an action set (OpenFlow 1.5.1, 5.6), which Open vSwitch does in an order of its own, whatever theirs is.
+	// So that what is written is what is done, they must be in that order: PopVLAN, PushVLAN, DecTTL, then any number of
+	// SetField, Move and MoveBits, and last one of CT, Resubmit, Output and Group. None of the last: drop. Others are not
+	// for buckets. What a bucket does to the packet shows in Resubmit, but not in the flow's next action.
+	Actions []Action
 }
 
-// String is the group as "ovs-ofctl -O OpenFlow15 dump-groups" prints it, without the leading space.
+// Groups: OpenFlow 1.5.1, 7.3.4.3 and 7.3.5.10; Open vSwitch's netronome-ext.h.
+const (
+	maxGroup  = 0xffffff00 // OFPG_MAX; the numbers beyond stand for several groups or none
+	allGroups = 0xfffffffc // OFPG_ALL
+
+	groupDelete   = 2
+	groupAddOrMod = 0x8000 // OFPGC11_ADD_OR_MOD, Open vSwitch's own: OpenFlow has add and modify only
+
+	allBuckets       = 0xffffffff // OFPG_BUCKET_ALL
+	bucketWeight     = 0          // OFPGBPT_WEIGHT
+	bucketWatchPort  = 1          // OFPGBPT_WATCH_PORT
+	bucketWatchGroup = 2          // OFPGBPT_WATCH_GROUP
+
+	propertyExperimenter = 0xffff
+	netronome            = 0x0000154d // NTR_VENDOR_ID
+	selectionMethod      = 1          // NTRT_SELECTION_METHOD
+	selectionMethodSize  = 40         // struct ntr_group_prop_selection_method without fields
+
+	groupDescSize = 16
+)
+
+// PutGroup adds the group, or replaces what the one with its number is; flows that name it stay.
+func PutGroup(g GroupConfig) Change { return Change{group: &groupMod{groupAddOrMod, g}} }
+
+// DeleteGroup deletes a group, foreign ones too, and with it the flows that name it: delete or replace those before. That
+// there is none is no error. Buckets that name it stay.
+func DeleteGroup(id uint32) Change { return Change{group: &groupMod{groupDelete, GroupConfig{ID: id}}} }
+
+// String is the group as "ovs-ofctl -O OpenFlow15 --no-names dump-groups" prints it, without the leading space; a
+// foreign one is not printed so. ovs-ofctl add-group takes it back.
 func (g GroupConfig) String() string {
 	var s strings.Builder
-	fmt.Fprintf(&s, "group_id=%d,type=%s", g.ID, g.Type)
-	if g.Type == GroupSelect {
-		s.WriteString(",selection_method=" + dpHash)
+	fmt.Fprintf(&s, "group_id=%d,", g.ID)
+	if g.Unknown != nil {
+		fmt.Fprintf(&s, "unknown(0x%x)", g.Unknown)
+		return s.String()
 	}
-	for _, b := range g.Buckets {
-		fmt.Fprintf(&s, ",bucket=bucket_id:%d", b.ID)
-		if g.Type == GroupSelect && b.Weight != 1 {
-			fmt.Fprintf(&s, ",weight:%d", b.Weight)
+	fmt.Fprintf(&s, "type=%s", g.Type)
+	if g.Type == GroupSelect {
+		s.WriteString(",selection_method=dp_hash")
+	}
+	for i, b := range g.Buckets {
+		fmt.Fprintf(&s, ",bucket=bucket_id:%d,", i)
+		if g.Type == GroupSelect && b.Weight != 1 || g.Type != GroupSelect && b.Weight != 0 {
+			fmt.Fprintf(&s, "weight:%d,", b.Weight)
 		}
 		if b.WatchPort != 0 {
-			fmt.Fprintf(&s, ",watch_port:%d", b.WatchPort)
+			fmt.Fprintf(&s, "watch_port:%d,", b.WatchPort)
 		}
 		if b.WatchGroup != 0 {
-			fmt.Fprintf(&s, ",watch_group:%d", b.WatchGroup)
+			fmt.Fprintf(&s, "watch_group:%d,", b.WatchGroup)
 		}
-		s.WriteString(",actions=")
-		for i, a := range b.Actions {
-			if i > 0 {
-				s.WriteString(",")
-			}
-			s.WriteString(a.String())
-		}
-		if len(b.Actions) == 0 {
-			s.WriteString("drop")
-		}
+		s.WriteString("actions=" + actionsWord(b.Actions))
 	}
 	return s.String()
 }
 
 // Body is what a group is beside its number. It is for comparing, not for reading.
 func (g GroupConfig) Body() string {
-	b, err := groupMod{groupPut, g}.body()
-	if err != nil || g.foreign != nil { // nothing that we could write
-		return "foreign " + string(g.foreign)
+	b := g.Unknown
+	if b == nil {
+		var err error
+		if b, err = g.description(); err != nil { // a group that no switch has
+			return g.String()
+		}
 	}
-	return string(b)
+	if len(b) < groupDescSize {
+		return string(b)
+	}
+	return string(b[:4]) + string(b[8:])
 }
 
-// PutGroup adds the group, or replaces the one with its number. Groups that its buckets name must be there before.
-func PutGroup(g GroupConfig) Change { return Change{group: &groupMod{groupPut, g}} }
-
-// DeleteGroup deletes the group with this number, and with it the flows that name it. That there is none is no error.
-func DeleteGroup(id uint32) Change {
-	return Change{group: &groupMod{groupDelete, GroupConfig{ID: id}}}
+// description is the group as struct ofp_group_desc.
+func (g GroupConfig) description() ([]byte, error) {
+	buckets, err := g.appendBuckets(nil)
+	if err != nil {
+		return nil, err
+	}
+	b := append(make([]byte, 0, groupDescSize+len(buckets)+selectionMethodSize), 0, 0, uint8(g.Type), 0)
+	b = binary.BigEndian.AppendUint32(b, g.ID)
+	b = binary.BigEndian.AppendUint16(b, uint16(min(len(buckets), maxMessage)))
+	b = append(b, 0, 0, 0, 0, 0, 0)
+	b = g.appendProperties(append(b, buckets...))
+	binary.BigEndian.PutUint16(b, uint16(min(len(b), maxMessage)))
+	return b, nil
 }
 
-// Group mods: OpenFlow 1.5.1, 7.3.4.3; Open vSwitch's openflow-1.1.h for the first command.
-const (
-	groupPut    = 0x8000 // OFPGC11_ADD_OR_MOD
-	groupDelete = 2
+// appendBuckets writes an array of struct ofp_bucket.
+func (g GroupConfig) appendBuckets(b []byte) ([]byte, error) {
+	for i, bucket := range g.Buckets {
+		var err error
+		if b, err = bucket.append(b, i, g.Type); err != nil {
+			return nil, fmt.Errorf("bucket %d: %w", i, err)
+		}
+	}
+	return b, nil
+}
 
-	allBuckets = 0xffffffff // OFPG_BUCKET_ALL
+func (bu Bucket) append(b []byte, id int, typ GroupType) ([]byte, error) {
+	if bu.Weight != 0 && typ != GroupSelect {
+		return nil, fmt.Errorf("a bucket of a group of type %s has no weight", typ)
+	}
+	if err := bu.checkOrder(); err != nil {
+		return nil, err
+	}
+	start := len(b)
+	b = append(b, 0, 0, 0, 0) // the two lengths
+	b = binary.BigEndian.AppendUint32(b, uint32(id))
+	for _, a := range bu.Actions {
+		var err error
+		if b, err = a.append(b); err != nil {
+			return nil, err
+		}
+	}
+	binary.BigEndian.PutUint16(b[start+2:], uint16(min(len(b)-start-8, maxMessage)))
+	if typ == GroupSelect {
+		b = append(binary.BigEndian.AppendUint16(header(b, bucketWeight, 8), bu.Weight), 0, 0)
+	}
+	if bu.WatchPort != 0 {
+		b = binary.BigEndian.AppendUint32(header(b, bucketWatchPort, 8), bu.WatchPort)
+	}
+	if bu.WatchGroup != 0 {
+		b = binary.BigEndian.AppendUint32(header(b, bucketWatchGroup, 8), bu.WatchGroup)
+	}
+	// A length that is cut short here makes the message too long, which message.append refuses.
+	binary.BigEndian.PutUint16(b[start:], uint16(min(len(b)-start, maxMessage)))
+	return b, nil
+}
 
-	bucketWeight     = 0 // OFPGBPT_WEIGHT
-	bucketWatchPort  = 1 // OFPGBPT_WATCH_PORT
-	bucketWatchGroup = 2 // OFPGBPT_WATCH_GROUP
+// checkOrder refuses actions that Open vSwitch would do in another order or leave out, without a word
+// (ofpacts_execute_action_set in ofp-actions.c).
+func (bu Bucket) checkOrder() error {
+	const sets = 4
+	last := 0
+	for _, a := range bu.Actions {
+		var place int
+		switch a.(type) {
+		case popVLAN:
+			place = 1
+		case pushVLAN:
+			place = 2
+		case decTTL:
+			place = 3
+		case SetField, move:
+			place = sets
+		case CT, Resubmit, Output, Group:
+			place = 5
+		default:
+			return fmt.Errorf("%s is not for buckets", a)
+		}
+		if place < last || place == last && place != sets {
+			return fmt.Errorf("%s comes too late: actions of a bucket have an order, see Bucket", a)
+		}
+		last = place
+	}
+	return nil
+}
 
-	netronome       = 0x0000154d // NTR_VENDOR_ID
-	selectionMethod = 1          // NTRT_SELECTION_METHOD, netronome-ext.h
-	methodLength    = 16
-	dpHash          = "dp_hash"
-)
+// appendProperties writes the property of a select group, struct ntr_group_prop_selection_method.
+func (g GroupConfig) appendProperties(b []byte) []byte {
+	if g.Type != GroupSelect {
+		return b
+	}
+	b = header(b, propertyExperimenter, selectionMethodSize)
+	b = binary.BigEndian.AppendUint32(b, netronome)
+	b = binary.BigEndian.AppendUint32(b, selectionMethod)
+	b = append(b, 0, 0, 0, 0)
+	b = append(b, "dp_hash\x00\x00\x00\x00\x00\x00\x00\x00\x00"...) // 16 bytes
+	return append(b, 0, 0, 0, 0, 0, 0, 0, 0)                        // its parameter
+}
 
 // groupMod is an OFPT_GROUP_MOD.
 type groupMod struct {
@@ -138,70 +262,30 @@ func (m groupMod) String() string {
 
 func (m groupMod) body() ([]byte, error) {
 	g := m.group
-	b := binary.BigEndian.AppendUint16(nil, m.command)
-	b = append(b, uint8(g.Type), 0)
-	b = binary.BigEndian.AppendUint32(b, g.ID)
-	buckets, err := g.buckets()
+	switch {
+	case g.ID > maxGroup:
+		return nil, fmt.Errorf("a group has a number up to 0x%x", uint32(maxGroup))
+	case g.Unknown != nil:
+		return nil, errors.New("a foreign group cannot be sent")
+	case g.Type != GroupAll && g.Type != GroupSelect && g.Type != GroupFastFailover:
+		return nil, errors.New("no such type of group")
+	}
+	buckets, err := g.appendBuckets(nil)
 	if err != nil {
 		return nil, err
 	}
+	b := append(binary.BigEndian.AppendUint16(nil, m.command), uint8(g.Type), 0)
+	b = binary.BigEndian.AppendUint32(b, g.ID)
 	b = binary.BigEndian.AppendUint16(b, uint16(min(len(buckets), maxMessage)))
 	b = append(b, 0, 0)
-	b = binary.BigEndian.AppendUint32(b, allBuckets)
-	return append(append(b, buckets...), g.properties()...), nil
+	b = binary.BigEndian.AppendUint32(b, allBuckets) // which the command is about: not a single one
+	return g.appendProperties(append(b, buckets...)), nil
 }
 
-// buckets are a group's, as struct ofp_bucket.
-func (g GroupConfig) buckets() ([]byte, error) {
-	var b []byte
-	for _, bucket := range g.Buckets {
-		start := len(b)
-		b = append(b, 0, 0, 0, 0)
-		b = binary.BigEndian.AppendUint32(b, bucket.ID)
-		for _, a := range bucket.Actions {
-			var err error
-			if b, err = a.append(b); err != nil {
-				return nil, err
-			}
-		}
-		binary.BigEndian.PutUint16(b[start+2:], uint16(min(len(b)-start-8, maxMessage)))
-		if g.Type == GroupSelect {
-			b = binary.BigEndian.AppendUint16(header(b, bucketWeight, 8), bucket.Weight)
-			b = append(b, 0, 0)
-		}
-		if bucket.WatchPort != 0 {
-			b = binary.BigEndian.AppendUint32(header(b, bucketWatchPort, 8), bucket.WatchPort)
-		}
-		if bucket.WatchGroup != 0 {
-			b = binary.BigEndian.AppendUint32(header(b, bucketWatchGroup, 8), bucket.WatchGroup)
-		}
-		binary.BigEndian.PutUint16(b[start:], uint16(min(len(b)-start, maxMessage)))
-	}
-	return b, nil
-}
-
-// properties are the group's: of a select group the method (struct ntr_group_prop_selection_method).
-func (g GroupConfig) properties() []byte {
-	if g.Type != GroupSelect {
-		return nil
-	}
-	b := header(nil, typeExperimenter, 40)
-	b = binary.BigEndian.AppendUint32(b, netronome)
-	b = binary.BigEndian.AppendUint32(b, selectionMethod)
-	b = append(b, 0, 0, 0, 0)
-	var method [methodLength]byte
-	copy(method[:], dpHash)
-	b = append(b, method[:]...)
-	return binary.BigEndian.AppendUint64(b, 0) // the parameter
-}
-
-// Groups asks the switch for the groups that stand, in no order. One that we would write otherwise is comparable, and
-// different from every group of ours.
+// Groups asks the switch for its groups, in no order. Foreign ones come with Unknown.
 func (c *Conn) Groups(ctx context.Context) ([]GroupConfig, error) {
-	request := binary.BigEndian.AppendUint16(nil, multipartGroupDesc)
-	request = append(request, 0, 0, 0, 0, 0, 0)
-	request = binary.BigEndian.AppendUint32(request, 0xfffffffc) // OFPG_ALL
-	request = append(request, 0, 0, 0, 0)
+	request := []byte{0, multipartGroupDesc, 0, 0, 0, 0, 0, 0}
+	request = append(binary.BigEndian.AppendUint32(request, allGroups), 0, 0, 0, 0)
 	var groups []GroupConfig
 	err := c.multipart(ctx, request, func(b []byte) error {
 		more, err := decodeGroups(b)
@@ -214,22 +298,20 @@ func (c *Conn) Groups(ctx context.Context) ([]GroupConfig, error) {
 	return groups, nil
 }
 
-// decodeGroups reads the body of an OFPMP_GROUP_DESC reply: an array of struct ofp_group_desc (OpenFlow 1.5.1, 7.3.5.11).
+// decodeGroups reads the body of an OFPMP_GROUP_DESC reply: an array of struct ofp_group_desc.
 func decodeGroups(b []byte) ([]GroupConfig, error) {
-	const fixed = 16
 	var groups []GroupConfig
 	for len(b) > 0 {
-		if len(b) < fixed {
+		if len(b) < groupDescSize {
 			return nil, fmt.Errorf("a group: %w", errShort)
 		}
-		length, buckets := int(binary.BigEndian.Uint16(b)), int(binary.BigEndian.Uint16(b[8:]))
-		if length < fixed+buckets || length > len(b) {
-			return nil, fmt.Errorf("a group says it has %d of %d bytes, %d of them buckets", length, len(b), buckets)
+		length := int(binary.BigEndian.Uint16(b))
+		if length < groupDescSize || length > len(b) {
+			return nil, fmt.Errorf("a group says it has %d of %d bytes", length, len(b))
 		}
-		g := GroupConfig{ID: binary.BigEndian.Uint32(b[4:]), Type: GroupType(b[2])}
-		raw := b[fixed:length]
-		if !g.decodeBuckets(raw[:buckets]) || !g.writes(raw) {
-			g.foreign, g.Buckets = clone(raw), nil
+		g, err := decodeGroup(b[:length])
+		if err != nil {
+			return nil, fmt.Errorf("group %d: %w", binary.BigEndian.Uint32(b[4:]), err)
 		}
 		groups = append(groups, g)
 		b = b[length:]
@@ -237,61 +319,62 @@ func decodeGroups(b []byte) ([]GroupConfig, error) {
 	return groups, nil
 }
 
-// decodeBuckets reads a list of struct ofp_bucket, and reports whether they may be ours.
-func (g *GroupConfig) decodeBuckets(b []byte) bool {
-	for len(b) > 0 {
-		raw, ok := sized(b, 8)
-		if !ok {
-			return false
-		}
-		actions := 8 + int(binary.BigEndian.Uint16(raw[2:]))
-		if actions > len(raw) {
-			return false
-		}
-		bucket := Bucket{ID: binary.BigEndian.Uint32(raw[4:])}
-		var err error
-		if bucket.Actions, err = decodeActions(raw[8:actions]); err != nil {
-			return false
-		}
-		for props := raw[actions:]; len(props) > 0; {
-			p, err := cut(props)
-			if err != nil {
-				return false
-			}
-			switch value := binary.BigEndian.Uint32(p[4:]); binary.BigEndian.Uint16(p) {
-			case bucketWeight:
-				bucket.Weight = uint16(value >> 16)
-			case bucketWatchPort:
-				if value != portAny {
-					bucket.WatchPort = value
-				}
-			case bucketWatchGroup:
-				if value != anyGroup {
-					bucket.WatchGroup = value
-				}
-			}
-			props = props[len(p):]
-		}
-		g.Buckets = append(g.Buckets, bucket)
-		b = b[len(raw):]
+// decodeGroup reads one group. It is one of ours only if our encoder writes the very same bytes.
+func decodeGroup(raw []byte) (GroupConfig, error) {
+	g := GroupConfig{Type: GroupType(raw[2]), ID: binary.BigEndian.Uint32(raw[4:])}
+	length := int(binary.BigEndian.Uint16(raw[8:]))
+	if length > len(raw)-groupDescSize {
+		return g, fmt.Errorf("buckets: %w", errShort)
 	}
-	return true
+	for rest := raw[groupDescSize:][:length]; len(rest) > 0; {
+		n := 0
+		if len(rest) >= 8 {
+			n = int(binary.BigEndian.Uint16(rest))
+		}
+		if n < 8 || n > len(rest) {
+			return g, fmt.Errorf("a bucket of %d of %d bytes", n, len(rest))
+		}
+		b, err := guessBucket(rest[:n])
+		if err != nil {
+			return g, fmt.Errorf("bucket: %w", err)
+		}
+		g.Buckets = append(g.Buckets, b)
+		rest = rest[n:]
+	}
+	switch g.Type {
+	case GroupAll, GroupSelect, GroupFastFailover:
+		if same, err := g.description(); err == nil && string(same) == string(raw) {
+			return g, nil
+		}
+	}
+	return GroupConfig{ID: g.ID, Unknown: clone(raw)}, nil
 }
 
-// sized returns the first of a list of structures that start with their length.
-func sized(b []byte, least int) ([]byte, bool) {
-	if len(b) < least {
-		return nil, false
+// guessBucket reads what append writes; what it does not look at, append writes otherwise.
+func guessBucket(raw []byte) (Bucket, error) {
+	length := int(binary.BigEndian.Uint16(raw[2:]))
+	if length > len(raw)-8 {
+		return Bucket{}, fmt.Errorf("actions: %w", errShort)
 	}
-	length := int(binary.BigEndian.Uint16(b))
-	if length < least || length%8 != 0 || length > len(b) {
-		return nil, false
+	actions, err := decodeActions(raw[8:][:length])
+	if err != nil {
+		return Bucket{}, err
 	}
-	return b[:length], true
-}
-
-// writes reports whether we would write the group just so.
-func (g *GroupConfig) writes(raw []byte) bool {
-	b, err := g.buckets()
-	return err == nil && bytes.Equal(append(b, g.properties()...), raw)
+	b := Bucket{Actions: actions}
+	for rest := raw[8+length:]; len(rest) > 0; {
+		property, err := cut(rest)
+		if err != nil {
+			return Bucket{}, fmt.Errorf("property: %w", err)
+		}
+		switch binary.BigEndian.Uint16(property) {
+		case bucketWeight:
+			b.Weight = binary.BigEndian.Uint16(property[4:])
+		case bucketWatchPort:
+			b.WatchPort = binary.BigEndian.Uint32(property[4:])
+		case bucketWatchGroup:
+			b.WatchGroup = binary.BigEndian.Uint32(property[4:])
+		}
+		rest = rest[len(property):]
+	}
+	return b, nil
 }

@@ -46,6 +46,29 @@ const (
 	protoICMPv6 = 58
 )
 
+// The bits of IPFrag: ovs-fields(7). Is(0) matches whole packets, Is(IPFragAny) first fragments, Is(IPFragAny|IPFragLater)
+// later ones, Masked(IPFragAny, IPFragAny) fragments of either kind, and Masked(0, IPFragLater) what has the header of
+// its transport protocol, first fragments with the whole packets.
+const (
+	IPFragAny   = 1 << iota // it is a fragment
+	IPFragLater             // and not the first one
+)
+
+// The bits of TCPFlags: RFC 9293, 3.1. The field has three more, which have no name any more.
+const (
+	TCPFin = 1 << iota
+	TCPSyn
+	TCPRst
+	TCPPsh
+	TCPAck
+	TCPUrg
+	TCPEce
+	TCPCwr
+)
+
+// TCPFlagsAre is TCPFlags with the bits of set set and those of unset not; the others do not count.
+func TCPFlagsAre(set, unset uint16) Term { return TCPFlags.Masked(uint64(set), uint64(set|unset)) }
+
 // ipProtocol is EthType and IPProto in one term, so that a protocol is one word in a match. Match.canonical takes it
 // apart.
 var ipProtocol = &Field{match: "protocol", set: "protocol", header: 3, bits: 24, kind: protocol}
@@ -54,15 +77,6 @@ var ipProtocol = &Field{match: "protocol", set: "protocol", header: 3, bits: 24,
 var noField = &Field{match: "no field", set: "no field"}
 
 func ipTerm(ether, proto uint64) Term { return ipProtocol.Is(ether<<8 | proto) }
-
-// The bits of TCPFlags (RFC 9293, 3.1).
-const (
-	TCPSyn = 0x02
-	TCPAck = 0x10
-)
-
-// TCPFlagsAre is the TCP header's flags with the bits of set set and those of unset not; the others do not count.
-func TCPFlagsAre(set, unset uint16) Term { return TCPFlags.Masked(uint64(set), uint64(set|unset)) }
 
 // canonical is the one form of all matches that take the same packets, in the order in which OVS writes them.
 //

@@ -84,7 +84,7 @@ const (
 
 // flowMod is the body of an OFPT_FLOW_MOD (OpenFlow 1.5.1, 7.3.4.1) without match and instructions. No flag is set:
 // without OFPFF_RESET_COUNTS a flow that is added again keeps its counters.
-func flowMod(command uint8, f Flow, cookieMask uint64) []byte {
+func flowMod(command uint8, f Flow, cookieMask uint64, outGroup uint32) []byte {
 	b := make([]byte, 0, 256)
 	b = binary.BigEndian.AppendUint64(b, f.Cookie)
 	b = binary.BigEndian.AppendUint64(b, cookieMask)
@@ -92,7 +92,7 @@ func flowMod(command uint8, f Flow, cookieMask uint64) []byte {
 	b = binary.BigEndian.AppendUint16(b, f.Priority)
 	b = binary.BigEndian.AppendUint32(b, noBuffer)
 	b = binary.BigEndian.AppendUint32(b, portAny)
-	b = binary.BigEndian.AppendUint32(b, anyGroup)
+	b = binary.BigEndian.AppendUint32(b, outGroup)
 	return append(b, 0, 0, 0, 0) // flags, importance
 }
 

@@ -2,6 +2,7 @@ package openflow_test
 
 import (
 	"flag"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -18,7 +19,7 @@ func TestRecord(t *testing.T) {
 	if !*update {
 		t.Skip("only with -update")
 	}
-	record := func(name string, fill func(bridge)) {
+	record := func(name string, fill func(bridge), read func(*openflow.Conn) ([]string, error)) {
 		b := newBridge(t)
 		fill(b)
 		var said strings.Builder
@@ -34,28 +35,47 @@ func TestRecord(t *testing.T) {
 			}()
 			_, _ = io.Copy(io.MultiWriter(c, &said), s)
 		}))
-		flows, err := c.Flows(t.Context(), openflow.FlowFilter{})
+		lines, err := read(c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var text strings.Builder
-		for _, f := range flows {
-			text.WriteString(f.String() + "\n")
-		}
+		text := strings.Join(lines, "\n") + "\n"
 		// The answer has the header of a message (8 bytes) and that of a multipart (8), after the hello (16).
 		reply := said.String()[16+8+8:]
-		for path, content := range map[string]string{name + ".bin": reply, name + ".txt": text.String()} {
+		for path, content := range map[string]string{name + ".bin": reply, name + ".txt": text} {
 			if err := os.WriteFile("testdata/"+path, []byte(content), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
+	flows := func(c *openflow.Conn) ([]string, error) {
+		stats, err := c.Flows(t.Context(), openflow.FlowFilter{})
+		var lines []string
+		for _, f := range stats {
+			lines = append(lines, f.String())
+		}
+		return lines, err
+	}
+	groups := func(c *openflow.Conn) ([]string, error) {
+		groups, err := c.Groups(t.Context())
+		var lines []string
+		for _, g := range groups {
+			lines = append(lines, g.String())
+		}
+		return lines, err
+	}
 	if err := os.MkdirAll("testdata", 0o755); err != nil {
 		t.Fatal(err)
 	}
 	record("ours", func(b bridge) {
-		b.putMeters(t, everyMeter...)
+		b.prepare(t)
 		b.commit(t, addAll(everyFlow())...)
-	})
-	record("foreign", func(b bridge) { b.addForeign(t) })
+	}, flows)
+	record("foreign", func(b bridge) { b.addForeign(t) }, flows)
+	record("groups", func(b bridge) { b.commit(t, putAll(everyGroup())...) }, groups)
+	record("foreigngroups", func(b bridge) {
+		for i, g := range foreignGroups {
+			b.ofctl(t, "add-group", "br0", fmt.Sprintf("group_id=%d,%s", i, g))
+		}
+	}, groups)
 }

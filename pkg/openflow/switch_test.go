@@ -82,6 +82,13 @@ func (b bridge) flows(t testing.TB, filter openflow.FlowFilter) []string {
 	return lines
 }
 
+// prepare puts the meters and groups that everyFlow names.
+func (b bridge) prepare(t testing.TB) {
+	t.Helper()
+	b.putMeters(t, everyMeter...)
+	b.commit(t, putAll(everyGroup())...)
+}
+
 func addAll(flows []openflow.Flow) []openflow.Change {
 	var changes []openflow.Change
 	for _, f := range flows {
@@ -101,7 +108,7 @@ func texts(flows []openflow.Flow) []string {
 
 func TestEveryFieldAndActionArrivesAsOfctlPrintsIt(t *testing.T) {
 	b := newBridge(t)
-	b.putMeters(t, everyMeter...)
+	b.prepare(t)
 	flows := everyFlow()
 	b.commit(t, addAll(flows)...)
 	if diff := cmp.Diff(texts(flows), b.dump(t)); diff != "" {
@@ -114,7 +121,7 @@ func TestEveryFieldAndActionArrivesAsOfctlPrintsIt(t *testing.T) {
 
 func TestOfctlTakesEveryStringAndItArrives(t *testing.T) {
 	b := newBridge(t)
-	b.putMeters(t, everyMeter...)
+	b.prepare(t)
 	flows := everyFlow()
 	b.ofctlFlows(t, texts(flows))
 	if diff := cmp.Diff(texts(flows), b.flows(t, openflow.FlowFilter{})); diff != "" {
@@ -134,7 +141,7 @@ func (b bridge) ofctlFlows(t testing.TB, flows []string) {
 
 func TestEveryFlowCanBeDeletedStrictly(t *testing.T) {
 	b := newBridge(t)
-	b.putMeters(t, everyMeter...)
+	b.prepare(t)
 	flows := everyFlow()
 	b.commit(t, addAll(flows)...)
 	for _, f := range flows {
@@ -226,6 +233,15 @@ func TestWhatCannotBeWrittenIsRefusedBeforeItIsSent(t *testing.T) {
 		"ct: exec(output:1)":            {Actions: []openflow.Action{openflow.CT{Exec: []openflow.Action{openflow.Output(1)}}}},
 		"ct_state: 0x00000100":          {Match: openflow.Match{openflow.CTStateIs(0x100, 0)}},
 		"move: vlan_vid":                {Actions: []openflow.Action{openflow.Move(openflow.VLANTCI, openflow.Reg1)}},
+		"move: reg7 has no 25 bits":     {Actions: []openflow.Action{openflow.MoveBits(openflow.Reg7, 8, openflow.CTLabel, 0, 25)}},
+		"move: ct_label has no 8 bits":  {Actions: []openflow.Action{openflow.MoveBits(openflow.Reg7, 8, openflow.CTLabel, 121, 8)}},
+		"move: reg7 has no 0 bits":      {Actions: []openflow.Action{openflow.MoveBits(openflow.Reg7, 8, openflow.CTLabel, 0, 0)}},
+		"move: reg7 has no 1 bits from": {Actions: []openflow.Action{openflow.MoveBits(openflow.Reg7, -1, openflow.CTLabel, 0, 1)}},
+		"ct_label: 0x00":                {Match: openflow.Match{openflow.CTLabel.Bits(0x100, 64, 8)}},
+		"reg6: 0x000000000000000000":    {Match: openflow.Match{openflow.Reg6.Bits(1, 25, 8)}},
+		"set_field: reg5: 0x00":         {Actions: []openflow.Action{openflow.SetField(openflow.Reg5.Bits(1, -1, 8))}},
+		"tcp_flags: 0x1000":             {Match: openflow.Match{openflow.TCP, openflow.TCPFlagsAre(0x1000, 0)}},
+		"nw_frag: 0x04":                 {Match: openflow.Match{openflow.IP, openflow.IPFrag.Is(4)}},
 		"longer than OpenFlow allows":   {Actions: long},
 		"than OpenFlow allows":          {Actions: []openflow.Action{openflow.Note(make([]byte, 70000))}},
 	} {
@@ -388,6 +404,7 @@ func TestForeignFlowsAreSeenAndCanBeDeleted(t *testing.T) {
 // addForeign adds flows with fields and actions that this package does not know.
 func (b bridge) addForeign(t testing.TB) []string {
 	t.Helper()
+	b.ofctl(t, "add-group", "br0", "group_id=1,type=all,bucket=output:1")
 	b.ofctl(t, "add-tlv-map", "br0", "{class=0xffff,type=0,len=4}->tun_metadata0")
 	foreign := []string{
 		"table=1,ip,ct_state=+trk+est,ct_zone=1,actions=drop",
@@ -403,6 +420,7 @@ func (b bridge) addForeign(t testing.TB) []string {
 		"table=2,priority=1,ip,actions=ct(commit,table=0)",
 		"table=2,priority=13,tcp,actions=ct(commit,force)",
 		"table=2,priority=14,tcp,actions=ct(commit,alg=ftp)",
+		"table=2,priority=15,tcp,actions=ct(commit,exec(move:NXM_NX_REG8[]->NXM_NX_CT_MARK[]))",
 		"table=2,priority=16,tcp,actions=ct(zone=NXM_NX_REG5[16..31])",
 		"table=2,priority=17,tcp,actions=ct(zone=NXM_NX_REG8[0..15])",
 		"table=2,priority=18,tcp,actions=ct(commit,nat(src))",
@@ -410,7 +428,7 @@ func (b bridge) addForeign(t testing.TB) []string {
 		"table=2,priority=20,tcp,actions=ct(commit,nat(dst=10.0.0.1:80))",
 		"table=2,priority=21,tcp6,actions=ct(commit,nat(src=fd00::1-fd00::9))",
 		"table=2,priority=22,tcp6,actions=ct(commit,nat(dst=[fd00::1]:80))",
-		"table=2,priority=2,ip,actions=set_queue:1",
+		"table=2,priority=2,ip,actions=clone(group:1)",
 		"table=2,priority=3,ip,actions=write_actions(output:1),goto_table:9",
 		"table=2,priority=4,ip,actions=clear_actions,write_metadata:3,goto_table:9",
 		"table=2,priority=5,ip,actions=resubmit(1,3),resubmit(,3),resubmit:3",

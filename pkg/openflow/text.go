@@ -2,8 +2,8 @@ package openflow
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
-	"math/big"
 	"math/bits"
 	"net"
 	"net/netip"
@@ -132,8 +132,6 @@ func (t Term) matchWord() string {
 		return fmt.Sprintf("%s0x%04x", name, number(t.Value))
 	case vlan:
 		return t.vlanWord()
-	case fragment:
-		return name + t.fragmentWord()
 	case decimal:
 		if t.Mask != nil {
 			return fmt.Sprintf("%s0x%x/0x%x", name, number(t.Value), number(t.Mask))
@@ -162,9 +160,11 @@ func (t Term) setValue() string {
 	}
 	switch t.Field.kind {
 	case ctState:
-		return ctStateWord(t)
+		return flagsWord(t, ctFlags)
 	case tcpFlags:
-		return flagsWord(t, tcpFlagNames[:])
+		return flagsWord(t, tcpFlagNames)
+	case ipFrag:
+		return fragWord(t)
 	case mac:
 		if t.Mask == nil {
 			return net.HardwareAddr(t.Value).String()
@@ -198,30 +198,56 @@ func hexadecimalWord(b []byte) string {
 	if isZero(b) {
 		return "0"
 	}
-	return "0x" + new(big.Int).SetBytes(b).Text(16)
+	return "0x" + strings.TrimLeft(hex.EncodeToString(b), "0")
 }
 
 // tcpFlagNames are the names that ovs-ofctl has for the bits of TCPFlags, the lowest first.
-var tcpFlagNames = [...]string{"fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns", "[200]", "[400]", "[800]"}
+var tcpFlagNames = []string{"fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns", "[200]", "[400]", "[800]"}
 
-// fragmentWord follows the case distinction of match_format.
-func (t Term) fragmentWord() string {
-	const is, later = 1, 2
-	value, mask := number(t.Value), uint64(is|later)
+// flagsWord is a value of bits with these names as ovs-ofctl writes it: +trk-new, or with every bit given new|trk.
+func flagsWord(t Term, names []string) string {
+	value, mask := number(t.Value), uint64(0)
+	if t.Mask != nil {
+		mask = number(t.Mask)
+	}
+	var signed strings.Builder
+	var set []string
+	for i, name := range names {
+		bit := uint64(1) << i
+		switch {
+		case value&bit != 0:
+			set = append(set, name)
+			signed.WriteString("+" + name)
+		case mask&bit != 0:
+			signed.WriteString("-" + name)
+		}
+	}
+	switch {
+	case t.Mask != nil:
+		return signed.String()
+	case set == nil:
+		return "0"
+	}
+	return strings.Join(set, "|")
+}
+
+// fragWord follows the case distinction of match_format.
+func fragWord(t Term) string {
+	value, mask := number(t.Value), uint64(IPFragAny|IPFragLater)
 	if t.Mask != nil {
 		mask = number(t.Mask)
 	}
 	switch {
-	case mask == is && value == 0, mask == is|later && value == 0:
+	case mask == IPFragAny && value == 0:
 		return "no"
-	case mask == is:
+	case mask == IPFragAny:
 		return "yes"
-	case mask == later && value == 0:
+	case mask == IPFragLater && value == 0:
 		return "not_later"
-	case value&later == 0:
-		return "first"
+	case mask == IPFragLater:
+		return "later"
 	}
-	return "later"
+	return [...]string{"no", "first", "<error>", "later"}[value]
 }
 
 // unknown writes a term that is not ours, or malformed, in a form that tells apart what differs.

@@ -207,7 +207,7 @@ func (c chain) choose(leg vnet.Leg) ([]openflow.GroupConfig, openflow.Flow) {
 	watched := apart(paths)
 	for i, parts := range weights(slots(paths)) {
 		for _, weight := range parts {
-			b := openflow.Bucket{ID: uint32(len(group.Buckets)), Weight: uint16(weight), Actions: pick(paths[i])}
+			b := openflow.Bucket{Weight: uint16(weight), Actions: pick(paths[i])}
 			if f, ok := c.Functions[watched[i]]; ok {
 				b.WatchPort = f.In.Port
 			}

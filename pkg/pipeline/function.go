@@ -101,8 +101,8 @@ func FunctionFlows(f Function) ([]openflow.GroupConfig, []openflow.Flow) {
 		in, out := f.ends(back)
 		lives := func(id, port uint32, then openflow.Action) {
 			groups = append(groups, openflow.GroupConfig{ID: id, Type: openflow.GroupFastFailover, Buckets: []openflow.Bucket{
-				{ID: 0, WatchPort: port, Actions: []openflow.Action{then}},
-				{ID: 1, WatchGroup: alwaysLives, Actions: []openflow.Action{dead}},
+				{WatchPort: port, Actions: []openflow.Action{then}},
+				{WatchGroup: alwaysLives, Actions: []openflow.Action{dead}},
 			}})
 		}
 		lives(f.group(back, 1), out.Port, openflow.Resubmit(FunctionEnter)) // before the one that names it
