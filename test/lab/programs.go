@@ -54,6 +54,7 @@ func Build(dir string) error {
 		{"tenet", "./plugins/tenet", ""},
 		{"tenet-ipam", "./plugins/tenet-ipam", ""},
 		{"tenetctl", "./cmd/tenetctl", ""},
+		{"tenetd", "./cmd/tenetd", ""},
 		{"cut/tenet", "./plugins/tenet", "tenetcut"},
 	} {
 		if _, err := goTool(root, "build", "-tags="+b.tags, "-o", filepath.Join(dir, b.to), b.pkg); err != nil {
