@@ -119,6 +119,7 @@ func (n *Node) names(ctx context.Context, bridge string) (names, error) {
 			k.places[net.VNI] = net.Ref()
 			k.owners[pipeline.NetworkOwner(net.Ref())] = "network " + net.Ref().String()
 			k.owners[pipeline.FloodOwner(net.Ref())] = "flood list of " + net.Ref().String()
+			k.owners[pipeline.LedOwner(net.Ref())] = "network " + net.Ref().String()
 		}
 		uplinks, err := store.All[vnet.Uplink](tx, store.Uplinks)
 		if err != nil {

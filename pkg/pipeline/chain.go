@@ -377,7 +377,7 @@ func TenantFlows(n Network) []openflow.Flow {
 	if n.IsProvider() {
 		return nil
 	}
-	o := NetworkOwner(n.Ref())
+	o := LedOwner(n.Ref())
 	var flows []openflow.Flow
 	for _, s := range n.Subnets {
 		f := familyOf(s.Prefix.Addr())

@@ -191,6 +191,9 @@ func FloodOwner(r vnet.Ref) Owner { return ownerOf("flood " + r.String()) }
 // ChainOwner is the owner of a chain's flows.
 func ChainOwner(r vnet.ChainRef) Owner { return ownerOf("chain " + r.String()) }
 
+// LedOwner is the owner of what a network has for the sake of its tenant's chains.
+func LedOwner(r vnet.Ref) Owner { return ownerOf("led network " + r.String()) }
+
 // FunctionOwner is the owner of the flows that lead in and out of an instance, whatever the chain.
 func FunctionOwner(i vnet.Instance) Owner { return ownerOf("function " + i.String()) }
 

@@ -22,6 +22,7 @@ func (h *Host) Snapshot() Snapshot {
 		for _, f := range h.Flows() {
 			s = append(s, "flow "+f.String())
 		}
+		s = append(s, lines("group", h.OFCtl("dump-groups"), "OFPST_GROUP")...)
 		s = append(s, lines("meter", h.OFCtl("dump-meters"), "OFPST_METER")...)
 	}
 	return append(append(s, h.Links()...), h.Ways()...)
