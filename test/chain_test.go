@@ -340,3 +340,7 @@ func spreads(t *testing.T, w chained, fws []*watched, weights []int) {
 	}
 	t.Logf("weights %v: connections %v; datapath flows %d before, %d after", weights, got, before, w.DatapathFlows(t))
 }
+
+var broadcast4 = netip.MustParseAddr("255.255.255.255")
+
+func addrPort(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
