@@ -5,12 +5,12 @@ SHELL := /bin/bash
 export PATH := $(PATH):/usr/local/go/bin
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-PROGRAMS := plugins/tenet plugins/tenet-ipam cmd/tenetctl
+PROGRAMS := plugins/tenet plugins/tenet-ipam cmd/tenetctl cmd/tenetd
 
 # What a test may not skip for want of; TESTFLAGS goes to go test, KERNEL_TESTS to scripts/test-kernel.
 export TENET_REQUIRE ?= ovs,netns
 TESTFLAGS ?=
-KERNEL_TESTS ?= -t 2400 -run 'Isolation|PortSecurity|Neighbour|Restart|Tenants|Alias|Provider|Publish|Routed|Limit|Repair|Sync|Outside' ./test
+KERNEL_TESTS ?= -t 2400 -run 'Isolation|PortSecurity|Neighbour|Restart|Tenants|Alias|Provider|Publish|Routed|Limit|Repair|Sync|Outside|Chain|Function' ./test
 BENCHFLAGS ?=
 FUZZTIME ?= 20s
 
@@ -74,10 +74,11 @@ fuzz: ## run every fuzz test for FUZZTIME (20s)
 .PHONY: install
 install: build ## install below DESTDIR, in CNIDIR and PREFIX/bin, and what keeps hosts' hands off our links
 	install -D -m 0755 -t $(DESTDIR)$(CNIDIR) bin/tenet bin/tenet-ipam
-	install -D -m 0755 -t $(DESTDIR)$(BINDIR) bin/tenetctl
+	install -D -m 0755 -t $(DESTDIR)$(BINDIR) bin/tenetctl bin/tenetd
 	install -d $(DESTDIR)$(UNITDIR)/ovs-vswitchd.service.d
 	sed 's|/usr/bin/tenetctl|$(BINDIR)/tenetctl|' conf/systemd/ovs-vswitchd.service.d/10-tenet.conf \
 		>$(DESTDIR)$(UNITDIR)/ovs-vswitchd.service.d/10-tenet.conf
+	sed 's|/usr/bin/tenetd|$(BINDIR)/tenetd|' conf/systemd/tenetd.service >$(DESTDIR)$(UNITDIR)/tenetd.service
 	install -D -m 0644 -t $(DESTDIR)$(NETWORKDIR) conf/systemd/network/10-tenet-unmanaged.network
 	install -D -m 0644 -t $(DESTDIR)$(NMDIR) conf/NetworkManager/10-tenet-unmanaged.conf
 

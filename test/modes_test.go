@@ -3,6 +3,7 @@ package test
 import (
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -248,5 +249,52 @@ func TestChainLeadsFragments(t *testing.T) {
 		}
 		fw.sees(t, tk, 1, 1)
 		lab.Must(t, conn.Close())
+	}
+}
+
+// A trace follows a packet from function to function, says what becomes of it, and where it would be dropped.
+func TestChainTrace(t *testing.T) {
+	w := newChained(t)
+	fw := w.bridge("fw")
+	w.one("rt", "routed", (*lab.Function).Routes)
+	w.one("nat", "rewriting", (*lab.Function).Masquerades)
+	w.bridge("ids")
+	w.ctl("chain", "add", "blue/c", "--group", "fw,rt,nat,ids", "--from", "any", "--to", "label:role=server", "--protocol", "tcp")
+	says := func(words string, args ...string) {
+		t.Helper()
+		if out := w.ctl(append([]string{"trace", "client/eth0", "server/eth0"}, args...)...); !strings.Contains(out, words) {
+			t.Errorf("trace %v does not say %q:\n%s", args, words, out)
+		}
+	}
+	says("delivered to the port of server/eth0, by way of fw1, rt1, nat1, ids1", "tcp/80")
+	if out := w.ctl("trace", "client/eth0", "server/eth0", "udp/80"); strings.Contains(out, "by way of") || !strings.Contains(out, "delivered to the port of server/eth0") {
+		t.Errorf("what no chain wants:\n%s", out)
+	}
+	// It knows the path of a connection that stands, though another would be chosen now.
+	conn, err := w.client.Connect("tcp", w.to(false))
+	lab.Must(t, err)
+	defer conn.Close() //nolint:errcheck // nothing to lose
+	lab.Must(t, lab.Say(conn, "stands"))
+	port := netip.MustParseAddrPort(conn.LocalAddr().String()).Port()
+	spare := w.Function("fw2", w.conf, "fw", 100).Bridges()
+	says("by way of fw2, rt1", "tcp/80")
+	says("by way of fw1, rt1", "tcp/80", "--source-port", strconv.Itoa(int(port)))
+	says("this connection has it", "tcp/80", "--source-port", strconv.Itoa(int(port)))
+	// Dead and closed: the connection that has it, and new ones when nobody is left.
+	fw.In.Link("down")
+	says("function-down", "tcp/80", "--source-port", strconv.Itoa(int(port)))
+	spare.Del()
+	says("chain-blocked", "tcp/80")
+	fw.In.Link("up")
+	lab.Eventually(t, "the function to be back", func() bool { w.Sync(); return strings.Contains(w.ctl("function", "list"), "serves") })
+	says("by way of fw1, rt1", "tcp/80")
+	// The graph has all of them.
+	for format, words := range map[string]string{"dot": "digraph chain", "mermaid": "flowchart LR"} {
+		out := w.ctl("chain", "graph", "blue/c", "--format", format)
+		for _, want := range []string{words, "fw1", "rt1", "nat1", "ids1", "100 %"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("the %s graph has no %q:\n%s", format, want, out)
+			}
+		}
 	}
 }

@@ -25,6 +25,7 @@ type traceView struct {
 
 func newTrace(a *app) *cobra.Command {
 	var source, sourceMAC string
+	var sourcePort uint16
 	cmd := &cobra.Command{
 		Use: "trace FROM TO [icmp|tcp/PORT|udp/PORT]", Short: "Tell where a packet would go, table by table",
 		ValidArgsFunction: a.completeEndpoints(2),
@@ -45,13 +46,18 @@ would send it: in its own subnet to the owner's MAC, else to the router's; if
 nobody in its subnet has the address, the question for it (ARP, neighbour
 solicitation) is what is traced.
 
+A packet that a chain leads is followed from function to function. Which path a
+new connection gets is chance, by the weights: the likeliest is shown. That of a
+connection that there is is found by its --source-port.
+
 --source-ip and --source-mac pose as somebody else, to see that refused.`,
 		Example: `  tenetctl trace web1 web2
   tenetctl trace web1/eth0 10.0.1.7 tcp/5432
   tenetctl trace blue/web/10.0.0.2 blue/db/10.0.1.7 udp/53 -o json
+  tenetctl trace web1 web2 tcp/80 --source-port 51234
   tenetctl trace web1 web2 --source-ip 10.0.0.99`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var p node.Probe
+			p := node.Probe{SourcePort: sourcePort}
 			var err error
 			if len(args) == 3 {
 				if p.Protocol, p.Port, err = parseProtocol(args[2]); err != nil {
@@ -74,6 +80,7 @@ solicitation) is what is traced.
 		},
 	}
 	cmd.Flags().StringVar(&source, "source-ip", "", "source `address` other than the sender's")
+	cmd.Flags().Uint16Var(&sourcePort, "source-port", 0, "source `port` of tcp and udp (default: any)")
 	cmd.Flags().StringVar(&sourceMAC, "source-mac", "", "source `MAC` other than the sender's")
 	return cmd
 }
@@ -169,6 +176,10 @@ func showTrace(w io.Writer, t traceView) {
 	var rows [][]any
 	for _, s := range t.Steps {
 		did := strings.Join(s.Changes, ", ")
+		if s.Function != "" {
+			rows = append(rows, []any{"   (outside)", "function " + s.Function, did})
+			continue
+		}
 		switch {
 		case s.Owner == "":
 			s.Owner, did = "-", "no flow matches"

@@ -61,11 +61,7 @@ func (n *Node) CollectPaths(ctx context.Context) (int, error) {
 func usedPaths(tracked string) map[vnet.PathID]bool {
 	used := map[vnet.PathID]bool{}
 	for line := range strings.Lines(tracked) {
-		_, rest, found := strings.Cut(line, "labels=0x")
-		if !found {
-			continue
-		}
-		label, ok := new(big.Int).SetString(strings.TrimSpace(strings.SplitN(rest, ",", 2)[0]), 16)
+		label, ok := labelIn(line)
 		if !ok {
 			continue
 		}
@@ -75,4 +71,14 @@ func usedPaths(tracked string) map[vnet.PathID]bool {
 		}
 	}
 	return used
+}
+
+// labelIn reads the label in a line of dpctl/dump-conntrack.
+func labelIn(line string) (*big.Int, bool) {
+	_, rest, found := strings.Cut(line, "labels=0x")
+	if !found {
+		return nil, false
+	}
+	text, _, _ := strings.Cut(rest, ",")
+	return new(big.Int).SetString(strings.TrimSpace(text), 16)
 }

@@ -1,9 +1,11 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -25,6 +27,8 @@ type Probe struct {
 	To       netip.Addr
 	Protocol Protocol // empty: icmp
 	Port     uint16   // destination port of tcp and udp
+	// SourcePort is theirs, too; 0: one that stands for any. Of a connection that there is, its path is shown.
+	SourcePort uint16
 	// Source and SourceMAC pose as somebody else; zero: the endpoint's own.
 	Source    netip.Addr
 	SourceMAC vnet.MAC
@@ -143,7 +147,12 @@ func question(a netip.Addr) vnet.MAC {
 
 // text is the packet as ofproto/trace takes it (ovs-fields(7)).
 func (p packet) text(port uint32) string {
-	words := []string{fmt.Sprintf("in_port=%d,dl_src=%s,dl_dst=%s", port, p.SourceMAC, p.dstMAC)}
+	return p.textFrom(strconv.Itoa(int(port)), p.SourceMAC, p.dstMAC)
+}
+
+// textFrom is the packet coming in by a port, with these addresses.
+func (p packet) textFrom(port string, src, dst vnet.MAC) string {
+	words := []string{fmt.Sprintf("in_port=%s,dl_src=%s,dl_dst=%s", port, src, dst)}
 	add := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
 	switch {
 	case p.asks && p.To.Is4():
@@ -158,7 +167,7 @@ func (p packet) text(port uint32) string {
 		add("%s%s,%s_src=%s,%s_dst=%s,nw_ttl=64", p.Protocol, six, src, p.Source, src, p.To)
 		switch {
 		case p.Protocol != ICMP:
-			add("%s_src=%d,%s_dst=%d", p.Protocol, sourcePort, p.Protocol, p.Port)
+			add("%s_src=%d,%s_dst=%d", p.Protocol, cmp.Or(p.SourcePort, sourcePort), p.Protocol, p.Port)
 		case p.To.Is6():
 			add("icmpv6_type=128,icmpv6_code=0")
 		default:

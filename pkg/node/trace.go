@@ -30,6 +30,8 @@ type TraceStep struct {
 	Match   string   `json:"match"`   // in ovs-ofctl's words
 	Changes []string `json:"changes"` // in ours
 	Actions []string `json:"actions"` // in ovs-ofctl's words
+	// Function is a service function that the packet goes through at this point; then the rest is empty but for Changes.
+	Function string `json:"function,omitempty"`
 }
 
 // Verdict is what becomes of the packet.
@@ -70,16 +72,24 @@ func (n *Node) Trace(ctx context.Context, p Probe) (Trace, error) {
 			"repair it: tenetctl sync")
 	}
 	t := Trace{Packet: out.text(port), SentTo: out.how}
-	text, err := ovs.Control(ctx, n.OVSRunDir, "ofproto/trace", p.From.Bridge, t.Packet)
-	if err != nil {
-		return t, kind(err)
-	}
-	visits, err := parseTrace(text)
+	visits, err := n.traceOnce(ctx, p.From.Bridge, t.Packet)
 	if err != nil {
 		return t, err
 	}
+	if led := chainOf(visits); led >= 0 {
+		return n.traceChain(ctx, known, out, t, visits[:led+1])
+	}
 	t.Steps, t.Verdict = known.explain(visits, p.From)
 	return t, nil
+}
+
+// traceOnce asks the switch for one pass of a packet.
+func (n *Node) traceOnce(ctx context.Context, bridge, packet string) ([]tableVisit, error) {
+	text, err := ovs.Control(ctx, n.OVSRunDir, "ofproto/trace", bridge, packet)
+	if err != nil {
+		return nil, kind(err)
+	}
+	return parseTrace(text)
 }
 
 // names turn what the switch says into what the store calls it.
@@ -90,6 +100,8 @@ type names struct {
 	endpoints map[uint32]string // by OpenFlow port
 	beyond    map[uint32]string // who is at ports that are no endpoint's
 	ofports   map[vnet.EndpointID]uint32
+	functions map[uint32]pipeline.Function // by OpenFlow port
+	chains    map[pipeline.Owner]vnet.ChainRef
 }
 
 // names reads the names of everything on a bridge.
@@ -97,12 +109,14 @@ func (n *Node) names(ctx context.Context, bridge string) (names, error) {
 	k := names{
 		owners: map[pipeline.Owner]string{pipeline.Base: "base"}, places: map[vnet.VNI]vnet.Ref{},
 		tenants: map[uint32]vnet.TenantName{}, endpoints: map[uint32]string{},
-		beyond: map[uint32]string{vnet.GatewayPort: "the host, by " + vnet.GatewayLink},
+		beyond:    map[uint32]string{vnet.GatewayPort: "the host, by " + vnet.GatewayLink},
+		functions: map[uint32]pipeline.Function{}, chains: map[pipeline.Owner]vnet.ChainRef{},
 	}
-	var err error
-	if k.ofports, err = n.ofports(ctx, bridge); err != nil {
+	seen, err := n.stand(ctx, bridge)
+	if err != nil {
 		return k, err
 	}
+	k.ofports = seen.ports
 	return k, n.Store.View(ctx, func(tx store.Tx) error {
 		tenants, err := store.All[vnet.Tenant](tx, store.Tenants)
 		if err != nil {
@@ -120,6 +134,9 @@ func (n *Node) names(ctx context.Context, bridge string) (names, error) {
 			k.owners[pipeline.NetworkOwner(net.Ref())] = "network " + net.Ref().String()
 			k.owners[pipeline.FloodOwner(net.Ref())] = "flood list of " + net.Ref().String()
 			k.owners[pipeline.LedOwner(net.Ref())] = "network " + net.Ref().String()
+		}
+		if err := k.nameChains(tx, seen); err != nil {
+			return err
 		}
 		uplinks, err := store.All[vnet.Uplink](tx, store.Uplinks)
 		if err != nil {
@@ -247,6 +264,8 @@ func (k names) change(action string) string {
 	switch to {
 	case "metadata":
 		return k.place(value)
+	case "reg7":
+		return hopText(value)
 	case "reg1":
 		return "for " + k.port(value)
 	}
@@ -292,6 +311,8 @@ func (k names) place(value string) string {
 	number, vni := pipeline.PlaceIn(bits)
 	ref, known := k.places[vni]
 	switch {
+	case !known && vni == 0:
+		return "of tenant " + string(k.tenants[number])
 	case !known:
 		return fmt.Sprintf("in an unknown network, vni %d", vni)
 	case number == 0:

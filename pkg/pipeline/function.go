@@ -44,6 +44,11 @@ func tags(p vnet.PathID, hop uint64, back bool) (openflow.Term, openflow.Term) {
 	return tag(p, hop, src), openflow.EthDst.MAC(tagMAC(p, hop, dst).HardwareAddr())
 }
 
+// Tags are the source and the destination of what is sent through a transparent function, as that hop of the path.
+func Tags(p vnet.PathID, hop int) (vnet.MAC, vnet.MAC) {
+	return tagMAC(p, uint64(hop), 1), tagMAC(p, uint64(hop), 2)
+}
+
 // ProbeType is the EtherType of probes of transparent functions: local experimental, IEEE 802, 9.2.4.
 const ProbeType = 0x88b5
 

@@ -52,6 +52,9 @@ var tableNames = map[uint8]string{
 	Classify: "Classify", PortSecurity: "PortSecurity", Neighbour: "Neighbour", Route: "Route", NextHop: "NextHop",
 	RouterSource: "RouterSource", Destination: "Destination", Flood: "Flood", Output: "Output", Marker: "Marker",
 	GatewayIn: "GatewayIn", GatewayTracked: "GatewayTracked", Egress: "Egress", EgressReply: "EgressReply", EgressTracked: "EgressTracked",
+	ChainClassify: "ChainClassify", ChainPinned: "ChainPinned", ChainSelect: "ChainSelect", ChainPin: "ChainPin", ChainHop: "ChainHop",
+	FunctionEnter: "FunctionEnter", ChainBypass: "ChainBypass", ChainClosed: "ChainClosed", FunctionReturn: "FunctionReturn",
+	FunctionFound: "FunctionFound", ChainEnd: "ChainEnd", Answer: "Answer", AnswerTracked: "AnswerTracked", Deliver: "Deliver",
 }
 
 // ChainTables are those in which all flows are the base's or of chains (ChainBase, ChainFlows, FunctionFlows, TenantFlows).
