@@ -43,7 +43,7 @@ func (c *Count) add(f openflow.FlowStats) {
 	c.Bytes += f.Bytes
 }
 
-// HopTraffic counts both directions of a hop. The switch counts with about a second's delay.
+// HopTraffic counts both directions of a hop.
 type HopTraffic struct {
 	In         Count `json:"in"` // of what clients send
 	Out        Count `json:"out"`
@@ -142,8 +142,11 @@ func (n *Node) standIfAny(ctx context.Context) (standing, error) {
 	return s, err
 }
 
-// chainFlows are the flows that count what goes through functions; none where there is no bridge.
+// chainFlows are the flows that count what goes through functions, up to this moment; none where there is no bridge.
 func (n *Node) chainFlows(ctx context.Context) ([]openflow.FlowStats, error) {
+	if err := n.awaitDatapath(ctx); err != nil {
+		return nil, err
+	}
 	c, err := n.openflow(ctx, n.Bridge)
 	if errors.Is(err, vnet.ErrUnavailable) {
 		return nil, nil
