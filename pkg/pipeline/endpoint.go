@@ -32,7 +32,8 @@ func EndpointFlows(n Network, e Endpoint) []openflow.Flow {
 	if e.serves() && len(e.Addrs) == 0 {
 		return []openflow.Flow{r.comesOut(e.Bandwidth.Egress)}
 	}
-	flows := append(r.aliases(e.Endpoint), r.reach(e.Bandwidth.Ingress))
+	flows := append(r.aliases(e.Endpoint), r.reach())
+	flows = append(flows, r.limit(e.Bandwidth.Ingress)...)
 	if e.serves() {
 		flows = append(flows, r.comesOut(e.Bandwidth.Egress))
 		flows = append(flows, r.classifyOwn(e.Endpoint)...)
@@ -99,14 +100,22 @@ func (r endpoint) data() openflow.Action {
 }
 
 // reach: frames for its MAC in its network leave by its port.
-func (r endpoint) reach(received vnet.Limit) openflow.Flow {
-	actions := append(metered(received), openflow.SetField(outPort.Is(r.port)))
+func (r endpoint) reach() openflow.Flow {
+	actions := []openflow.Action{openflow.SetField(outPort.Is(r.port))}
 	if r.zone == 0 {
 		actions = append(actions, openflow.GotoTable(Output))
 	} else {
 		actions = append(actions, openflow.SetField(receiveZone.Is(r.zone)), openflow.GotoTable(Answer))
 	}
 	return r.flow(Destination, 100, openflow.Match{r.n.inNetwork(), openflow.EthDst.MAC(r.mac.HardwareAddr())}, actions...)
+}
+
+// limit: what it receives is metered as it leaves the switch. An answer that is led comes by Destination twice.
+func (r endpoint) limit(received vnet.Limit) []openflow.Flow {
+	if received.Meter == 0 {
+		return nil
+	}
+	return []openflow.Flow{r.flow(Output, 50, match(outPort.Is(r.port)), append(metered(received), openflow.OutputReg(outPort))...)}
 }
 
 // metered drops what exceeds the limit, if there is one.
