@@ -384,7 +384,7 @@ func TenantFlows(n Network) []openflow.Flow {
 		flows = append(flows, o.flow(ChainEnd, 100, match(f.proto, n.inTenant(), f.src.Prefix(s.Prefix)), n.place()[0], openflow.GotoTable(Route)))
 		for _, host := range slices.Compact([]netip.Addr{s.Gateway, n.HostAddr(s)}) {
 			if host.IsValid() {
-				flows = append(flows, o.flow(ChainClassify, own+1, match(f.proto, n.inNetwork(), f.dst.Addr(host)), openflow.GotoTable(Route)))
+				flows = append(flows, o.flow(ChainClassify, own+1, match(f.proto, n.asks(host), f.dst.Addr(host)), openflow.GotoTable(Route)))
 			}
 		}
 	}
