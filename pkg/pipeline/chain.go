@@ -41,12 +41,10 @@ func ChainFlows(ch Chain) ([]openflow.GroupConfig, []openflow.Flow) {
 	var groups []openflow.GroupConfig
 	var flows []openflow.Flow
 	for i, leg := range ch.Legs {
+		if i == 0 {
+			flows = append(flows, c.classify(leg)...)
+		}
 		if len(leg.Groups) > 0 {
-			if i == 0 {
-				flows = append(flows, c.classify(leg)...)
-			} else {
-				flows = append(flows, c.goOn(leg, ch.Legs[i-1])...)
-			}
 			group, choose := c.choose(leg)
 			groups, flows = append(groups, group...), append(flows, choose)
 		}
@@ -54,9 +52,14 @@ func ChainFlows(ch Chain) ([]openflow.GroupConfig, []openflow.Flow) {
 			flows = append(flows, c.path(p)...)
 		}
 	}
-	last := ch.Legs[len(ch.Legs)-1]
-	if len(last.Groups) > 0 {
-		flows = append(flows, c.leave(last)...)
+	for i, g := range ch.Groups {
+		for _, port := range c.rewritten(g) {
+			if i+1 < len(ch.Groups) {
+				flows = append(flows, c.goOn(port, ch.Groups[i+1])...)
+			} else {
+				flows = append(flows, c.leave(port)...)
+			}
+		}
 	}
 	return groups, flows
 }
@@ -88,35 +91,35 @@ func (c chain) track(leg vnet.Leg) []openflow.Action {
 // own is the priority of what concerns the ports of functions that rewrite: above all classifiers.
 const own = 60_000
 
-// goOn leads what leaves the functions that end the leg before into this one.
-func (c chain) goOn(leg, before vnet.Leg) []openflow.Flow {
-	var flows []openflow.Flow
-	for _, port := range c.rewritten(before) {
-		for _, f := range []family{ipv4, ipv6} {
-			flows = append(flows,
-				c.flow(ChainClassify, own, match(f.proto, openflow.InPort.Is(port)), c.track(leg)...),
-				c.flow(Answer, own, match(f.proto, outPort.Is(port)), openflow.CT{ZoneFrom: receiveZone, Table: AnswerTracked}))
-		}
+// goOn leads what leaves a function that rewrites into the leg that begins with the next group. Where no leg does, since
+// the function gets no new connections or nobody serves before it, those it has keep their path, and no other begins.
+func (c chain) goOn(port uint64, next vnet.GroupName) []openflow.Flow {
+	var leg vnet.Leg
+	if i := slices.IndexFunc(c.Legs, func(l vnet.Leg) bool { return len(l.Groups) > 0 && l.Groups[0] == next }); i >= 0 {
+		leg = c.Legs[i]
 	}
-	return flows
-}
-
-// leave lets what leaves the functions that end the chain go its way, whatever classifiers say: it has been led.
-func (c chain) leave(leg vnet.Leg) []openflow.Flow {
 	var flows []openflow.Flow
-	for _, port := range c.rewritten(leg) {
+	for _, f := range []family{ipv4, ipv6} {
 		flows = append(flows,
-			c.flow(ChainClassify, own, match(openflow.InPort.Is(port)), openflow.GotoTable(Route)),
-			c.flow(Answer, own, match(outPort.Is(port)), openflow.GotoTable(Deliver)))
+			c.flow(ChainClassify, own, match(f.proto, openflow.InPort.Is(port)), c.track(leg)...),
+			c.flow(Answer, own, match(f.proto, outPort.Is(port)), openflow.CT{ZoneFrom: receiveZone, Table: AnswerTracked}))
 	}
 	return flows
 }
 
-// rewritten are the ports that the packets of a leg leave by, rewritten, if it ends with functions that do that.
-func (c chain) rewritten(leg vnet.Leg) []uint64 {
+// leave lets what leaves a function that ends the chain go its way, whatever classifiers say: it has been led.
+func (c chain) leave(port uint64) []openflow.Flow {
+	return []openflow.Flow{
+		c.flow(ChainClassify, own, match(openflow.InPort.Is(port)), openflow.GotoTable(Route)),
+		c.flow(Answer, own, match(outPort.Is(port)), openflow.GotoTable(Deliver)),
+	}
+}
+
+// rewritten are the ports that packets leave the group by, if its functions rewrite them.
+func (c chain) rewritten(g vnet.GroupName) []uint64 {
 	var ports []uint64
 	for _, number := range slices.Sorted(maps.Keys(c.Functions)) {
-		if f := c.Functions[number]; f.Mode == vnet.Rewriting && slices.Contains(leg.Groups, f.Group) {
+		if f := c.Functions[number]; f.Mode == vnet.Rewriting && f.Group == g {
 			ports = append(ports, uint64(f.Out.Port))
 		}
 	}
@@ -247,7 +250,6 @@ func (c chain) path(p vnet.Path) []openflow.Flow {
 		c.flow(ChainHop, 100, c.on(p.ID, last+1), endOfChain(chainDone)...),
 		c.drop(ChainClosed, 100, FunctionDown, where.Masked(at(p.ID, 0), ^uint64(hopMask)&0xffff_ffff)),
 	}
-	rewrites := false
 	for i, hop := range p.Hops {
 		f, ok := c.Functions[hop.Instance]
 		if !ok { // nobody gets there
@@ -259,8 +261,7 @@ func (c chain) path(p vnet.Path) []openflow.Flow {
 			flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, answer|h), f.pass(p.ID, h, true)...))
 		}
 		flows = append(flows, f.comesBack(c.Owner, p.ID, h)...)
-		rewrites = f.Mode == vnet.Rewriting
-		if h == last && !rewrites {
+		if h == last && f.Mode != vnet.Rewriting {
 			flows = append(flows, c.begin(p, f, h))
 		}
 	}
