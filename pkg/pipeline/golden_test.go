@@ -22,10 +22,18 @@ var update = flag.Bool("update", false, "write the golden files and the flows in
 // world is the example of DESIGN.md: tenant blue with the networks web (a1, a2, both families,
 // multicast), db (a3) and pub (a4, limited; the host routes it), tenant red with a network of the
 // same prefix as web, that leaves by NAT, and an endpoint of the same address and MAC as a1, and
-// with a network on a wire.
+// with a network on a wire. Blue has chains, whose functions are in its network svc.
 type world struct {
-	web, db, pub, red, lan pipeline.Network
-	a1, a2, a3, a4, b1, b2 pipeline.Endpoint
+	web, db, pub, svc, red, lan pipeline.Network
+	a1, a2, a3, a4, b1, b2      pipeline.Endpoint
+	functions                   []function
+	chains                      []pipeline.Chain
+}
+
+// function is an instance with the endpoints that are its ports: one if it serves for both.
+type function struct {
+	pipeline.Function
+	ports []pipeline.Endpoint
 }
 
 func example() world {
@@ -43,7 +51,136 @@ func example() world {
 	w.a4.Bandwidth = vnet.Bandwidth{Ingress: vnet.Limit{Rate: 20e6, Meter: 1}, Egress: vnet.Limit{Rate: 10e6, Meter: 2}}
 	w.b1 = endpoint(w.red, "b1", 201, "10.0.0.2/24", "fd00:1::2/64")
 	w.b2 = endpoint(w.lan, "b2", 202, "172.20.0.5/24", "fd00:3::5/64")
+	w.svc = network(vnet.Network{Tenant: "blue", Name: "svc", VNI: 1004}, 10, 8, "10.9.0.0/24")
+	for i, n := range []*pipeline.Network{&w.web, &w.db, &w.pub, &w.svc} {
+		n.Outside = 2101 + vnet.Zone(i)
+	}
+	for i, e := range []*pipeline.Endpoint{&w.a1, &w.a2, &w.a3, &w.a4} {
+		e.Zone = 2001 + vnet.Zone(i)
+	}
+	w.functions = []function{
+		w.function(vnet.Group{Name: "fw"}, 1, w.port("fw1", 301), w.port("fw1", 302)),
+		w.function(vnet.Group{Name: "fw"}, 2, w.port("fw2", 303), w.port("fw2", 304)),
+		w.function(vnet.Group{Name: "rt", Mode: vnet.Routed}, 3, w.port("rt1", 311, "10.9.0.3/24"), w.port("rt1", 312, "10.9.0.4/24")),
+		w.function(vnet.Group{Name: "nat", Mode: vnet.Rewriting}, 4, w.port("nat1", 321, "10.9.0.5/24"), w.port("nat1", 322, "10.9.0.6/24")),
+		w.function(vnet.Group{Name: "ids", OnFailure: vnet.Open}, 5, w.port("ids1", 331)),
+	}
+	web := vnet.Selector{Network: "web"}
+	w.chains = []pipeline.Chain{
+		w.chain(vnet.Chain{Name: "front", Priority: 10, Groups: []vnet.GroupName{"fw", "rt"}}, []vnet.Leg{
+			leg(1, path(1, 5000, hop("fw", 1), hop("rt", 3)), path(2, 5000, hop("fw", 2), hop("rt", 3))),
+		}, pipeline.Classifier{
+			Classifier: vnet.Classifier{From: web, To: vnet.Selector{Network: "db"}, Protocol: vnet.TCP, DestinationPorts: ports("80", "8000-8099")},
+			From:       prefixes(w.web), To: prefixes(w.db),
+		}, pipeline.Classifier{
+			Classifier: vnet.Classifier{From: web, To: web, Protocol: vnet.TCP, DestinationPorts: ports("80")},
+			From:       prefixes(w.web), To: prefixes(w.web),
+		}),
+		w.chain(vnet.Chain{Name: "hidden", Priority: 5, Groups: []vnet.GroupName{"fw", "nat", "rt"}}, []vnet.Leg{
+			leg(2, path(3, 10_000, hop("fw", 1), hop("nat", 4))), leg(3, path(4, 10_000, hop("rt", 3))),
+		}, pipeline.Classifier{
+			Classifier: vnet.Classifier{From: web, To: vnet.Selector{Network: "pub"}, Protocol: vnet.UDP},
+			From:       prefixes(w.web), To: prefixes(w.pub),
+		}),
+		w.chain(vnet.Chain{Name: "watch", Symmetric: new(bool), Groups: []vnet.GroupName{"ids"}}, []vnet.Leg{
+			leg(4, path(5, 10_000, hop("ids", 5))),
+		}, pipeline.Classifier{
+			Classifier: vnet.Classifier{From: vnet.Selector{Endpoint: "a4/eth0"}, To: vnet.Selector{Any: true}, Protocol: vnet.ICMP},
+			From:       []netip.Prefix{netip.MustParsePrefix("10.5.0.2/32")}, // to any
+		}),
+	}
 	return w
+}
+
+// port is a port of a function: an endpoint in svc. What leaves a rewriting one is traffic of its own, which is tracked.
+func (w world) port(container string, port uint32, addrs ...string) pipeline.Endpoint {
+	e := endpoint(w.svc, container, port, addrs...)
+	e.IfName = fmt.Sprintf("eth%d", port%10)
+	e.ID = e.Attachment.ID()
+	if len(addrs) == 0 {
+		e.MAC, e.Transit = vnet.MAC{0x02, 0, 0, 0, byte(port >> 8), byte(port)}, 0
+	}
+	return e
+}
+
+// function is an instance with one or two ports.
+func (w world) function(g vnet.Group, number uint32, ports ...pipeline.Endpoint) function {
+	g.Tenant = "blue"
+	g, err := g.Normal()
+	if err != nil {
+		panic(err)
+	}
+	in, out := &ports[0], &ports[len(ports)-1]
+	f := function{ports: ports}
+	f.Instance = vnet.Instance{Tenant: "blue", Group: g.Name, Container: in.Container, Number: number, Ingress: in.ID, Egress: out.ID, Weight: 1}
+	f.Mode, f.OnFailure = g.Mode, g.OnFailure
+	f.In, f.Out = pipeline.FunctionPort{Port: in.Port, MAC: in.MAC}, pipeline.FunctionPort{Port: out.Port, MAC: out.MAC}
+	in.Function, out.Function = &vnet.FunctionPort{Group: g.Name, Port: vnet.Ingress}, &vnet.FunctionPort{Group: g.Name, Port: vnet.Egress}
+	if in == out {
+		in.Function.Port = vnet.Both
+	}
+	in.Mode, out.Mode = g.Mode, g.Mode
+	if g.Mode.Addressed() {
+		f.Zone = 2200 + vnet.Zone(number)
+	}
+	if g.Mode == vnet.Rewriting {
+		out.Zone = 2010 + vnet.Zone(number)
+	}
+	return f
+}
+
+// chain is one of blue's.
+func (w world) chain(c vnet.Chain, legs []vnet.Leg, classifiers ...pipeline.Classifier) pipeline.Chain {
+	c.Tenant = "blue"
+	for _, k := range classifiers {
+		c.Classifiers = append(c.Classifiers, k.Classifier)
+	}
+	c, err := c.Normal()
+	if err != nil {
+		panic(err)
+	}
+	functions := map[uint32]pipeline.Function{}
+	for _, f := range w.functions {
+		functions[f.Number] = f.Function
+	}
+	return pipeline.Chain{
+		Chain: c, TenantNumber: 10, Legs: legs, Classifiers: classifiers, Functions: functions,
+		Networks: []pipeline.Network{w.web, w.db, w.pub, w.svc},
+	}
+}
+
+func leg(number uint32, paths ...vnet.Path) vnet.Leg {
+	l := vnet.Leg{Number: number, Paths: paths}
+	for _, h := range paths[0].Hops {
+		l.Groups = append(l.Groups, h.Group)
+	}
+	return l
+}
+
+func path(id vnet.PathID, weight int, hops ...vnet.Hop) vnet.Path {
+	return vnet.Path{ID: id, Weight: weight, Hops: hops}
+}
+
+func hop(g vnet.GroupName, number uint32) vnet.Hop { return vnet.Hop{Group: g, Instance: number} }
+
+func ports(texts ...string) vnet.PortRanges {
+	var ranges vnet.PortRanges
+	for _, text := range texts {
+		r, err := vnet.ParsePortRange(text)
+		if err != nil {
+			panic(err)
+		}
+		ranges = append(ranges, r)
+	}
+	return ranges
+}
+
+func prefixes(n pipeline.Network) []netip.Prefix {
+	var all []netip.Prefix
+	for _, s := range n.Subnets {
+		all = append(all, s.Prefix)
+	}
+	return all
 }
 
 func network(n vnet.Network, number uint32, transit vnet.Transit, prefixes ...string) pipeline.Network {
@@ -70,29 +207,58 @@ func endpoint(n pipeline.Network, container string, port uint32, addrs ...string
 }
 
 func (w world) flows() []openflow.Flow {
+	_, led := w.led()
 	return slices.Concat(pipeline.BaseFlows(),
 		pipeline.NetworkFlows(w.web), pipeline.EndpointFlows(w.web, w.a1), pipeline.EndpointFlows(w.web, w.a2), pipeline.FloodFlows(w.web, []uint32{101, 102}),
 		pipeline.NetworkFlows(w.db), pipeline.EndpointFlows(w.db, w.a3),
 		pipeline.NetworkFlows(w.pub), pipeline.EndpointFlows(w.pub, w.a4),
 		pipeline.NetworkFlows(w.red), pipeline.EndpointFlows(w.red, w.b1),
-		pipeline.NetworkFlows(w.lan), pipeline.EndpointFlows(w.lan, w.b2), pipeline.FloodFlows(w.lan, []uint32{202}))
+		pipeline.NetworkFlows(w.lan), pipeline.EndpointFlows(w.lan, w.b2), pipeline.FloodFlows(w.lan, []uint32{202}),
+		led)
 }
 
-// Every table's flows are as its golden file has them, and DESIGN.md shows just those.
+// led are the groups and flows that lead through functions, and these functions' own.
+func (w world) led() ([]openflow.GroupConfig, []openflow.Flow) {
+	if len(w.chains) == 0 {
+		return nil, nil
+	}
+	groups, flows := pipeline.FunctionGroups(), pipeline.NetworkFlows(w.svc)
+	for _, n := range []pipeline.Network{w.web, w.db, w.pub, w.svc} {
+		flows = append(flows, pipeline.TenantFlows(n)...)
+	}
+	for _, f := range w.functions {
+		for _, e := range f.ports {
+			flows = append(flows, pipeline.EndpointFlows(w.svc, e)...)
+		}
+		g, fl := pipeline.FunctionFlows(f.Function)
+		groups, flows = append(groups, g...), append(flows, fl...)
+	}
+	for _, c := range w.chains {
+		g, fl := pipeline.ChainFlows(c)
+		groups, flows = append(groups, g...), append(flows, fl...)
+	}
+	return groups, flows
+}
+
+// Every table's flows, and the groups, are as their golden file has them, and DESIGN.md shows just those.
 func TestFlowsAreAsDesigned(t *testing.T) {
-	byTable := map[uint8][]string{}
-	for _, f := range example().flows() {
-		byTable[f.Table] = append(byTable[f.Table], f.String())
+	w := example()
+	files := map[string]string{}
+	for _, f := range w.flows() {
+		files[fmt.Sprintf("%02d-%s.flows", f.Table, pipeline.TableName(f.Table))] += f.String() + "\n"
+	}
+	groups, _ := w.led()
+	for _, g := range groups {
+		files["groups.flows"] += g.String() + "\n"
 	}
 	design, err := os.ReadFile("DESIGN.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := string(design)
-	for table, lines := range byTable {
-		got := strings.Join(lines, "\n") + "\n"
-		file := filepath.Join("testdata", fmt.Sprintf("%02d-%s.flows", table, pipeline.TableName(table)))
-		text = showIn(t, text, filepath.Base(file), got)
+	for name, got := range files {
+		file := filepath.Join("testdata", name)
+		text = showIn(t, text, name, got)
 		if *update {
 			if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
 				t.Fatal(err)
@@ -113,6 +279,15 @@ func TestFlowsAreAsDesigned(t *testing.T) {
 		}
 	} else if diff := cmp.Diff(string(design), text); diff != "" {
 		t.Errorf("DESIGN.md shows other flows (-shown +rendered):\n%s", diff)
+	}
+	standing, err := filepath.Glob("testdata/*.flows")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range standing {
+		if _, ok := files[filepath.Base(file)]; !ok {
+			t.Errorf("%s is of no table", file)
+		}
 	}
 }
 
@@ -153,27 +328,67 @@ func TestEveryDropIsNamed(t *testing.T) {
 	}
 }
 
-// An endpoint's flows can be told from all others by their owner, and there are no more of
-// them than is documented.
+// An owner's flows can be told from all others, and there are no more of them than is documented.
 func TestFlowsOfAnOwner(t *testing.T) {
 	w := example()
-	owners := map[pipeline.Owner]int{}
-	for _, f := range w.flows() {
-		owners[pipeline.OwnerOf(f.Cookie)]++
-	}
+	chained := count(w.flows())
+	unchained := count(plain().flows())
 	for _, want := range []struct {
-		what  string
-		owner pipeline.Owner
-		flows int
+		what   string
+		owners map[pipeline.Owner]int
+		owner  pipeline.Owner
+		flows  int
 	}{
-		{"an endpoint with one IPv4 address", pipeline.EndpointOwner(w.a3.ID), 16},
-		{"an endpoint with both families", pipeline.EndpointOwner(w.a1.ID), 36},
-		{"a network with one IPv4 subnet", pipeline.NetworkOwner(w.db.Ref()), 6},
-		{"a network with both families", pipeline.NetworkOwner(w.web.Ref()), 13},
-		{"the base", pipeline.Base, 65},
+		{"an endpoint with one IPv4 address", unchained, pipeline.EndpointOwner(w.a3.ID), 16},
+		{"an endpoint with both families", unchained, pipeline.EndpointOwner(w.a1.ID), 36},
+		{"a network with one IPv4 subnet", unchained, pipeline.NetworkOwner(w.db.Ref()), 7},
+		{"a network with both families", unchained, pipeline.NetworkOwner(w.web.Ref()), 15},
+		{"the base", unchained, pipeline.Base, 122},
+		{"the base, with chains", chained, pipeline.Base, 122},
+		{"an endpoint with one IPv4 address, with chains", chained, pipeline.EndpointOwner(w.a3.ID), 16 + 1},
+		{"one that is limited", chained, pipeline.EndpointOwner(w.a4.ID), 16 + 1 + 1},
+		{"an endpoint with both families, with chains", chained, pipeline.EndpointOwner(w.a1.ID), 36 + 2},
+		{"a network with one IPv4 subnet, with chains", chained, pipeline.NetworkOwner(w.db.Ref()), 7 + 2},
+		{"a network with both families, with chains", chained, pipeline.NetworkOwner(w.web.Ref()), 15 + 4},
+		{"another tenant's endpoint", chained, pipeline.EndpointOwner(w.b1.ID), unchained[pipeline.EndpointOwner(w.b1.ID)]},
+		{"a port of a transparent function", chained, pipeline.EndpointOwner(w.functions[0].ports[0].ID), 1},
+		{"a transparent function", chained, pipeline.FunctionOwner(w.functions[0].Instance), 0},
+		{"a routed function", chained, pipeline.FunctionOwner(w.functions[2].Instance), 8},
+		{"a rewriting function", chained, pipeline.FunctionOwner(w.functions[3].Instance), 4},
+		// Matches of classifiers: five from web to db, four inside web, two of these for link-local addresses; a leg, two paths of two hops.
+		{"a chain of transparent and routed functions", chained, pipeline.ChainOwner(w.chains[0].Ref()), 2*(5+4) + 2 + 1 + 2*(2*4+4)},
+		// One match; two legs, one rewriting function; a path that ends with it, and one of one hop.
+		{"a chain with a rewriting function", chained, pipeline.ChainOwner(w.chains[1].Ref()), 2 + 2 + 4 + (4 + 2 + 3) + (4 + 4)},
+		{"the shortest chain", chained, pipeline.ChainOwner(w.chains[2].Ref()), 2 + 1 + (4 + 4)},
 	} {
-		if got := owners[want.owner]; got != want.flows {
+		if got := want.owners[want.owner]; got != want.flows {
 			t.Errorf("%s has %d flows, want %d", want.what, got, want.flows)
 		}
 	}
+	for _, f := range w.functions {
+		if groups, _ := pipeline.FunctionFlows(f.Function); len(groups) != 4 {
+			t.Errorf("function %s has %d groups, want 4", f.Instance, len(groups))
+		}
+	}
+}
+
+// plain is the example without chains.
+func plain() world {
+	w := example()
+	w.functions, w.chains = nil, nil
+	for _, n := range []*pipeline.Network{&w.web, &w.db, &w.pub, &w.svc} {
+		n.Outside = 0
+	}
+	for _, e := range []*pipeline.Endpoint{&w.a1, &w.a2, &w.a3, &w.a4} {
+		e.Zone = 0
+	}
+	return w
+}
+
+func count(flows []openflow.Flow) map[pipeline.Owner]int {
+	owners := map[pipeline.Owner]int{}
+	for _, f := range flows {
+		owners[pipeline.OwnerOf(f.Cookie)]++
+	}
+	return owners
 }

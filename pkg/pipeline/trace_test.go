@@ -115,14 +115,23 @@ func TestPacketsBetweenEndpointsAreNotTracked(t *testing.T) {
 }
 
 // exampleSwitch starts a switch with the example's flows and ports of the right numbers.
-func exampleSwitch(t *testing.T) *ovstest.Switch {
+func exampleSwitch(t *testing.T) *ovstest.Switch { return switchOf(t, example()) }
+
+func switchOf(t *testing.T, w world) *ovstest.Switch {
 	t.Helper()
 	sw := ovstest.Start(t)
-	sw.Run(t, "ovs-vsctl", "add-br", "br-tenet", "--", "set", "bridge", "br-tenet", "fail_mode=secure", "protocols=OpenFlow15")
-	for _, port := range []int{2, 101, 102, 103, 104, 201, 202, 256, 999} {
-		name := fmt.Sprintf("p%d", port)
-		sw.Run(t, "ovs-vsctl", "add-port", "br-tenet", name, "--", "set", "interface", name, fmt.Sprintf("ofport_request=%d", port))
+	ports := []uint32{2, 101, 102, 103, 104, 201, 202, 256, 999}
+	for _, f := range w.functions {
+		for _, e := range f.ports {
+			ports = append(ports, e.Port)
+		}
 	}
+	args := []string{"ovs-vsctl", "add-br", "br-tenet", "--", "set", "bridge", "br-tenet", "fail_mode=secure", "protocols=OpenFlow15"}
+	for _, port := range ports {
+		name := fmt.Sprintf("p%d", port)
+		args = append(args, "--", "add-port", "br-tenet", name, "--", "set", "interface", name, fmt.Sprintf("ofport_request=%d", port))
+	}
+	sw.Run(t, args...)
 	c, err := openflow.Dial(t.Context(), filepath.Join(sw.RunDir, "br-tenet.mgmt"))
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +141,11 @@ func exampleSwitch(t *testing.T) *ovstest.Switch {
 		t.Fatal(err)
 	}
 	var changes []openflow.Change
-	for _, f := range example().flows() {
+	groups, _ := w.led()
+	for _, g := range groups {
+		changes = append(changes, openflow.PutGroup(g))
+	}
+	for _, f := range w.flows() {
 		changes = append(changes, openflow.AddFlow(f))
 	}
 	if err := c.Commit(t.Context(), changes); err != nil {
