@@ -43,7 +43,7 @@ func TestWhereChainsLead(t *testing.T) {
 		{"a new connection that a classifier wants goes into a function", chainFromA1 + toDB + ",dp_hash=2", "301", "set_field:0e:00:00:01:01:01->eth_src"},
 		{"tagged with path and hop in both MACs", chainFromA1 + toDB + ",dp_hash=2", "301", "set(eth(src=0e:00:00:01:01:01,dst=0e:00:00:01:01:02))"},
 		{"and its path is kept for the connection", chainFromA1 + toDB + ",dp_hash=2", "301", "ct(commit,zone=2001,mark=0x1/0x1,label=0x10000000000000000/0xffffff0000000000000000)"},
-		{"another one may go into another", chainFromA1 + toDB + ",dp_hash=1", "303", "set_field:0e:00:00:02:01:01->eth_src"},
+		{"another one may go into another", chainFromA1 + toDB + ",dp_hash=8", "303", "set_field:0e:00:00:02:01:01->eth_src"},
 		{"in a network, too", chainFromA1 + toA2 + ",dp_hash=2", "301", "set(eth(src=0e:00:00:01:01:01,dst=0e:00:00:01:01:02))"},
 		{"and with IPv6", chainFromA1 + "dl_dst=0a:58:0a:00:00:03,tcp6,ipv6_src=fd00:1::2,ipv6_dst=fd00:1::3,nw_ttl=64,tp_dst=80,dp_hash=2", "301", "set_field:0e:00:00:01:01:01->eth_src"},
 		{"a port in the range", chainFromA1 + strings.Replace(toDB, "tp_dst=80", "tp_dst=8099", 1) + ",dp_hash=2", "301", ""},
@@ -54,7 +54,7 @@ func TestWhereChainsLead(t *testing.T) {
 		{"between link-local addresses nothing is led, so nothing passes", chainFromA1 + "dl_dst=0a:58:0a:00:00:03,tcp6,ipv6_src=fe80::858:aff:fe00:2,ipv6_dst=fe80::858:aff:fe00:3,nw_ttl=64,tp_dst=80", "drop in 20", ""},
 		{"unless no classifier wants it", chainFromA1 + "dl_dst=0a:58:0a:00:00:03,tcp6,ipv6_src=fe80::858:aff:fe00:2,ipv6_dst=fe80::858:aff:fe00:3,nw_ttl=64,tp_dst=81", "102", ""},
 		{"an established connection keeps its path", chainFromA1 + toDB + path1 + established, "301", ""},
-		{"whose path is no more gets another", chainFromA1 + toDB + path9 + ",dp_hash=1" + established, "303", "label=0x20000000000000000/0xffffff0000000000000000"},
+		{"whose path is no more gets another", chainFromA1 + toDB + path9 + ",dp_hash=8" + established, "303", "label=0x20000000000000000/0xffffff0000000000000000"},
 		{"what the tracker calls invalid is dropped", chainFromA1 + toDB + " --ct-next trk,inv", "drop in 21", ""},
 		{"who answers a connection does not open one", chainFromA1 + toDB + reply, "103", ""},
 
