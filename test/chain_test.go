@@ -165,24 +165,24 @@ func TestChainChangesLeadNewConnectionsOnly(t *testing.T) {
 		t.Run(step.what, func(t *testing.T) {
 			before := map[string]func(string) error{"tcp": w.open("tcp"), "udp": w.open("udp")}
 			was := map[string]map[*watched]string{}
-			look := func(network, token string) map[*watched]string {
+			look := func(token string) map[*watched]string {
 				seen := map[*watched]string{}
 				for _, f := range []*watched{fw, ids} {
 					lab.Within(lab.Patience()/40, func() bool { return f.saw(token) == [2]int{1, 1} })
-					seen[f] = fmt.Sprint(hops(f.in, token), hops(f.out, token))
+					seen[f] = fmt.Sprintf("%x %x", hops(f.in, token), hops(f.out, token))
 				}
 				return seen
 			}
 			for network, say := range before {
 				first := token("before-" + network)
 				lab.Must(t, say(first))
-				was[network] = look(network, first)
+				was[network] = look(first)
 			}
 			w.lead(step.groups...)
 			for network, say := range before {
 				again := token("after-" + network)
 				lab.Must(t, say(again))
-				for f, hops := range look(network, again) {
+				for f, hops := range look(again) {
 					if was[network][f] != hops {
 						t.Errorf("%s: a connection that stands: %s saw it as hop %s, and after the change %s", network, f.In.ID, was[network][f], hops)
 					}

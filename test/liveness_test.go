@@ -133,10 +133,10 @@ func TestChainProbesFindTheHung(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			w := newChained(t)
 			w.ctl("group", "add", "blue/fw", "--mode", mode, "--probe-interval", "100ms", "--probe-threshold", "3")
-			prepare, hang, recover := (*lab.Function).Bridges, [][]string{{"ip", "link", "set", "in0", "nomaster"}}, [][]string{{"ip", "link", "set", "in0", "master", "bridge"}}
+			prepare, hang, mend := (*lab.Function).Bridges, [][]string{{"ip", "link", "set", "in0", "nomaster"}}, [][]string{{"ip", "link", "set", "in0", "master", "bridge"}}
 			if mode == "routed" {
 				prepare = (*lab.Function).Routes
-				hang, recover = [][]string{{"sysctl", "-qw", "net.ipv4.ip_forward=0"}}, [][]string{{"sysctl", "-qw", "net.ipv4.ip_forward=1"}, {"sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0"}}
+				hang, mend = [][]string{{"sysctl", "-qw", "net.ipv4.ip_forward=0"}}, [][]string{{"sysctl", "-qw", "net.ipv4.ip_forward=1"}, {"sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0"}}
 			}
 			one := watch(prepare(w.Function("fw1", w.conf, "fw", 0)))
 			two := watch(prepare(w.Function("fw2", w.conf, "fw", 0)))
@@ -163,7 +163,7 @@ func TestChainProbesFindTheHung(t *testing.T) {
 				t.Errorf("without a daemon it is %s", s)
 			}
 			d = w.Tenetd()
-			for _, c := range recover {
+			for _, c := range mend {
 				one.In.Sh(c...)
 			}
 			lab.Eventually(t, "the function to serve again", func() bool { return state("fw1") == "serves" })

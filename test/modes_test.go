@@ -139,12 +139,12 @@ func TestChainModeRewritingProxy(t *testing.T) {
 
 // proxied carries bytes between a connection and one to the server, from the function's egress address.
 func proxied(c net.Conn, from *lab.Container, to netip.AddrPort) {
-	defer c.Close() //nolint:errcheck // the peer sees
+	defer c.Close()
 	s, err := from.ConnectFrom("tcp", from.IP4, to)
 	if err != nil {
 		return
 	}
-	defer s.Close() //nolint:errcheck // the peer sees
+	defer s.Close()
 	b := make([]byte, 4096)
 	for {
 		_ = c.SetDeadline(time.Now().Add(lab.Patience()))
@@ -273,7 +273,7 @@ func TestChainTrace(t *testing.T) {
 	// It knows the path of a connection that stands, though another would be chosen now.
 	conn, err := w.client.Connect("tcp", w.to(false))
 	lab.Must(t, err)
-	defer conn.Close() //nolint:errcheck // nothing to lose
+	defer conn.Close()
 	lab.Must(t, lab.Say(conn, "stands"))
 	port := netip.MustParseAddrPort(conn.LocalAddr().String()).Port()
 	spare := w.Function("fw2", w.conf, "fw", 100).Bridges()

@@ -79,8 +79,13 @@ func newFunctionShow(a *app) *cobra.Command {
 					return string(id)
 				}
 				columns(w, nil, [][]any{
-					{"function", f.Instance}, {"state", f.State}, {"weight", f.Weight}, {"ingress endpoint", or(f.Ingress)}, {"egress endpoint", or(f.Egress)},
-					{"from clients", through(f.Traffic.In, f.Traffic.Out)}, {"answers", through(f.Traffic.AnswersIn, f.Traffic.AnswersOut)},
+					{"function", f.Instance},
+					{"state", f.State},
+					{"weight", f.Weight},
+					{"ingress endpoint", or(f.Ingress)},
+					{"egress endpoint", or(f.Egress)},
+					{"from clients", through(f.Traffic.In, f.Traffic.Out)},
+					{"answers", through(f.Traffic.AnswersIn, f.Traffic.AnswersOut)},
 				})
 			})
 		},

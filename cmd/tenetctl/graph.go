@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -112,7 +113,7 @@ func draw(st node.ChainState, s shapes) []string {
 				stops = append([]string{from}, stops...)
 			}
 			if p.Leg == last {
-				stops = append(stops[:len(stops):len(stops)], to)
+				stops = append(slices.Clip(stops), to)
 			}
 			for j := 1; j < len(stops); j++ {
 				if i > 0 && !strings.HasPrefix(stops[j-1], "from") && !strings.HasPrefix(stops[j], "to") {

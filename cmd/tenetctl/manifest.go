@@ -113,9 +113,7 @@ var (
 // knownClassifierKeys is knownKeys for what is in a chain's classifiers.
 func knownClassifierKeys(raw json.RawMessage) error {
 	var list []map[string]json.RawMessage
-	if json.Unmarshal(raw, &list) != nil {
-		return nil // none, or of the wrong type, which strictly names
-	}
+	_ = json.Unmarshal(raw, &list) // of one of the wrong type strictly says so
 	for i, classifier := range list {
 		what := fmt.Sprintf("classifier %d", i+1)
 		if err := knownKeys(what, classifier, classifierKeys); err != nil {

@@ -67,7 +67,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	err := f.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(out, usage)
+		fmt.Fprintf(out, "%s", usage)
 		f.SetOutput(out)
 		f.PrintDefaults()
 		return exitDone

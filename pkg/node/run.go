@@ -259,13 +259,13 @@ func (n *Node) unwatched(ctx context.Context) error {
 		all, err := store.Instances(tx, "")
 		return slices.DeleteFunc(all, func(i vnet.Instance) bool { return !i.Hung }), err
 	}
-	any := false
+	found := false
 	err = n.Store.View(ctx, func(tx store.Tx) error {
 		list, err := hung(tx)
-		any = len(list) > 0
+		found = len(list) > 0
 		return err
 	})
-	if err != nil || !any {
+	if err != nil || !found {
 		return err
 	}
 	return n.Store.Update(ctx, func(tx store.Tx) error {

@@ -255,7 +255,7 @@ func hopIn(v tableVisit) (int, bool) {
 	if v.table != pipeline.ChainHop {
 		return 0, false
 	}
-	for _, word := range strings.Split(v.flow, ",") {
+	for word := range strings.SplitSeq(v.flow, ",") {
 		if value, is := strings.CutPrefix(word, "reg7="); is {
 			n, err := strconv.ParseUint(value, 0, 32)
 			return int(n & 0x7f), err == nil

@@ -49,8 +49,8 @@ func (w *world) instance(group, container string, weight int) {
 
 func (w *world) chain(name string, groups ...vnet.GroupName) {
 	w.update(func(tx store.Tx) error {
-		any := vnet.Selector{Any: true}
-		return store.PutChain(tx, vnet.Chain{Tenant: "blue", Name: vnet.ChainName(name), Groups: groups, Classifiers: []vnet.Classifier{{From: any, To: any}}})
+		all := vnet.Selector{Any: true}
+		return store.PutChain(tx, vnet.Chain{Tenant: "blue", Name: vnet.ChainName(name), Groups: groups, Classifiers: []vnet.Classifier{{From: all, To: all}}})
 	})
 }
 

@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -79,7 +80,7 @@ func (f *Function) Routes() *Function {
 			continue
 		}
 		for table, way := range [][2]string{{"in0", "out0"}, {"out0", "in0"}} {
-			number := fmt.Sprint(100 + table)
+			number := strconv.Itoa(100 + table)
 			f.In.Sh("ip", family, "rule", "add", "iif", way[0], "lookup", number)
 			f.In.Sh("ip", family, "route", "add", "default", "via", gateway.String(), "dev", way[1], "onlink", "table", number)
 		}
