@@ -67,7 +67,7 @@ func TestChainIsolatesFunctions(t *testing.T) {
 
 	say := token("honest")
 	lab.Must(t, w.client.Exchange("udp", w.to(false), say))
-	toFW, atIDS := given(t, fw.in, say), given(t, ids.in, say) // as the switch tagged them
+	toFW, atNext := given(t, fw.in, say), given(t, ids.in, say) // as the switch tagged them
 	other := w.Attach("o", w.conf.With("labels", map[string]string{"role": "other"}))
 	other.Echo(80)
 	tk = token("other")
@@ -92,7 +92,7 @@ func TestChainIsolatesFunctions(t *testing.T) {
 	}{
 		{"a path that there is not", fw.Out, at(toFW, 3, 99), "forged-path"},
 		{"a hop that there is not", fw.Out, at(toFW, 4, 7), "forged-path"},
-		{"the next function's hop", fw.Out, atIDS, "forged-path"},
+		{"the next function's hop", fw.Out, atNext, "forged-path"},
 		{"another chain's path", fw.Out, toOther, "forged-path"},
 		{"by the wrong port", fw.In, toFW, "forged-path"},
 		{"an answer by the wrong port", fw.Out, swap(toFW), "forged-path"},
