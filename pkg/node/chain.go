@@ -263,12 +263,10 @@ func (t *tenantView) resolve(s vnet.Selector) []netip.Prefix {
 
 // Rechain makes a change to groups, instances or chains, with the paths that follow from it, in one transaction, and
 // then tells the switch: nothing is changed if the change is refused. Who comes by a conntrack zone finds it empty.
+// A switch that does not run has no functions that live, and is told when it is synced.
 func (n *Node) Rechain(ctx context.Context, write func(store.Tx) error) error {
-	s, err := n.stand(ctx, n.Bridge)
-	switch {
-	case errors.Is(err, vnet.ErrNotFound):
-		s = standing{bridge: n.Bridge} // no bridge yet, so no function lives
-	case err != nil:
+	s, err := n.standIfAny(ctx)
+	if err != nil {
 		return err
 	}
 	var given []vnet.Zone
@@ -294,16 +292,23 @@ func (n *Node) Rechain(ctx context.Context, write func(store.Tx) error) error {
 		return err
 	}
 	err = n.EachBridge(ctx, func(n *Node) error {
-		_, err := n.connectAll(ctx, true)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, vnet.ErrNotFound) {
-			return nil // no bridge: the first ADD writes all
+		if _, err := n.connectAll(ctx, true); !absent(err) {
+			return err
 		}
-		return err
+		return nil // no bridge: the first ADD writes all
 	})
+	if absent(err) { // no switch: nobody was asked
+		return nil
+	}
 	if err == nil {
 		err = n.awaitDatapath(ctx)
 	}
 	return vnet.WithHint(err, "it is recorded; once the switch answers: tenetctl sync")
+}
+
+// absent reports whether the switch does not run, or has no such bridge: there is nobody who could be told.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, vnet.ErrNotFound)
 }
 
 // zones are those that are tracked for chains' sake.
@@ -446,8 +451,8 @@ func (n *Node) awaitDatapath(ctx context.Context) error {
 // disconnectChains takes out of the chains what an endpoint that is leaving was to them.
 func (n *Node) disconnectChains(ctx context.Context, e vnet.Endpoint) error {
 	err := n.Chained(ctx, e)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, vnet.ErrNotFound) {
-		return nil // no bridge, or no ovs-vswitchd: flows do not outlive either
+	if absent(err) {
+		return nil // flows outlive neither the bridge nor ovs-vswitchd
 	}
 	return err
 }

@@ -133,10 +133,10 @@ func (n *Node) Instances(ctx context.Context, tenant vnet.TenantName) ([]Instanc
 	return all, err
 }
 
-// standIfAny is stand on the configured bridge; where there is none yet, nothing stands.
+// standIfAny is stand on the configured bridge; where there is none yet, or no switch runs, nothing stands.
 func (n *Node) standIfAny(ctx context.Context) (standing, error) {
 	s, err := n.stand(ctx, n.Bridge)
-	if errors.Is(err, vnet.ErrNotFound) {
+	if absent(err) {
 		return standing{bridge: n.Bridge}, nil
 	}
 	return s, err
