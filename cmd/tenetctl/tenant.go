@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -97,16 +96,13 @@ func newTenantShow(a *app) *cobra.Command {
 func newTenantDel(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "del TENANT", Aliases: []string{"delete"}, Short: "Delete a tenant", Args: exactly("TENANT"), ValidArgsFunction: a.completeTenants(),
-		Long:    "del deletes a tenant. It refuses while the tenant has networks.",
+		Long:    "del deletes a tenant. It refuses while the tenant has networks, groups or\nchains.",
 		Example: "  tenetctl tenant del blue",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := vnet.TenantName(args[0])
 			err := a.on(cmd.Context(), func(ctx context.Context, n *node.Node) error {
 				return n.Store.Update(ctx, func(tx store.Tx) error { return store.DeleteTenant(tx, name) })
 			})
-			if errors.Is(err, vnet.ErrExists) {
-				return vnet.WithHint(err, "delete them first: tenetctl network list --tenant %s", name)
-			}
 			if err != nil {
 				return err
 			}

@@ -108,7 +108,10 @@ func checkSelector(tx Tx, c vnet.Chain, s vnet.Selector) error {
 		return nil
 	}
 	n, err := Network(tx, vnet.Ref{Tenant: c.Tenant, Network: network})
-	if err == nil && n.IsProvider() {
+	switch {
+	case errors.Is(err, vnet.ErrNotFound):
+		return vnet.WithHint(err, "see tenetctl network list --tenant %s; a classifier names networks of its own tenant", c.Tenant)
+	case err == nil && n.IsProvider():
 		return vnet.Invalidf("network %s is on a wire: chains lead traffic of networks that are not", n.Ref())
 	}
 	return err

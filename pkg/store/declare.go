@@ -138,22 +138,17 @@ func DeleteNetwork(tx Tx, r vnet.Ref) error {
 	return nil
 }
 
-// DeleteTenant removes the tenant. vnet.ErrExists while it has networks.
+// DeleteTenant removes the tenant. vnet.ErrExists while it has networks, chains or groups.
 func DeleteTenant(tx Tx, name vnet.TenantName) error {
 	t, err := Tenant(tx, name)
 	if err != nil {
 		return err
 	}
-	if used, err := count(tx, NetworksOf(name)); err != nil {
-		return err
-	} else if used > 0 {
-		return vnet.Existsf("tenant %s still has %d networks", name, used)
-	}
-	for what, prefix := range map[string]string{"chains": ChainsOf(name), "groups": GroupsOf(name)} {
-		if used, err := count(tx, prefix); err != nil {
+	for _, has := range []struct{ what, prefix string }{{"chain", ChainsOf(name)}, {"group", GroupsOf(name)}, {"network", NetworksOf(name)}} {
+		if used, err := count(tx, has.prefix); err != nil {
 			return err
 		} else if used > 0 {
-			return vnet.Existsf("tenant %s still has %d %s", name, used, what)
+			return vnet.WithHint(vnet.Existsf("tenant %s still has %d %ss", name, used, has.what), "delete them first: tenetctl %s list --tenant %s", has.what, name)
 		}
 	}
 	if err := tx.Delete(numberKey(t.Number)); err != nil {

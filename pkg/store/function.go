@@ -49,7 +49,7 @@ func DeleteGroup(tx Tx, r vnet.GroupRef) error {
 	}
 	for _, c := range all {
 		if slices.Contains(c.Groups, r.Group) {
-			return vnet.Existsf("chain %s leads through group %s", c.Ref(), r)
+			return vnet.WithHint(vnet.Existsf("chain %s leads through group %s", c.Ref(), r), "lead it elsewhere, or delete it first: tenetctl chain del %s", c.Ref())
 		}
 	}
 	if used, err := count(tx, functionsIn(r)); err != nil {

@@ -30,6 +30,10 @@ func FuzzRecord(f *testing.F) {
 		`{"tenant":"blue","network":"web","holder":{"container":"c","ifName":"e"},"cniNetwork":"n","addrs":["10.0.0.2"]}`,
 		`{"container":"c","ifName":"e","id":"0123456789abcd","tenant":"blue","network":"web","state":"ready","mac":"0a:58:0a:00:00:02","addrs":["10.0.0.2/24"],"mtu":1450,"ofport":1024,"delegate":{"type":"x","conf":{}}}`,
 		`{"tenant":"a","name":"b","subnets":[{"prefix":"","reserved":["0.0.0.0/0"]}]}`,
+		`{"tenant":"blue","name":"in","groups":["fw"],"classifiers":[{"from":{"any":true},"to":{"network":"web"},"destinationPorts":["80"]}]}`,
+		`{"tenant":"blue","name":"fw","mode":"routed","onFailure":"open","probe":{"interval":"1s","threshold":3}}`,
+		`{"tenant":"blue","group":"fw","container":"c","number":7,"ingress":"0123456789abcd","weight":1,"zone":1000}`,
+		`[{"number":1,"groups":["fw"],"paths":[{"id":1,"hops":[{"group":"fw","instance":1}],"weight":10000}]}]`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -61,6 +65,20 @@ func FuzzRecord(f *testing.F) {
 			_ = store.DeleteEndpoint(tx, e)
 		}
 		_ = store.DeleteNetwork(tx, n.Ref())
+
+		c, err := store.Chain(tx, vnet.ChainRef{Tenant: "blue", Chain: "in"})
+		corrupt(err)
+		_, err = store.Group(tx, vnet.GroupRef{Tenant: "blue", Group: "fw"})
+		corrupt(err)
+		_, err = store.Legs(tx, c.Ref())
+		corrupt(err)
+		_, err = store.Instances(tx, "")
+		corrupt(err)
+		_ = errors.Join(store.PutChain(tx, c), store.DeleteChain(tx, c.Ref()))
+		if e.Function != nil {
+			_ = store.JoinGroup(tx, e)
+			_, _ = store.LeaveGroup(tx, e)
+		}
 	})
 }
 
