@@ -4,55 +4,44 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-var functionKeys = []string{"group", "port", "weight"}
+var (
+	functionKeys = []string{"group", "port", "weight"}
+	labelKeys    = []string{"key", "value"}
+)
 
-// readArgs takes serviceFunction and labels from args.cni, where runtimes put what their user says of one container
-// (CNI's CONVENTIONS.md). What stands there counts before the configuration's own.
-func (c *NetConf) readArgs(raw json.RawMessage) error {
-	if len(raw) == 0 {
-		return nil
+// said returns what args.cni has under a key, nil if nothing. Runtimes put there what their user says of one container
+// (CNI's CONVENTIONS.md).
+func (c *NetConf) said(key string) (json.RawMessage, error) {
+	if len(c.args) == 0 {
+		return nil, nil
 	}
-	args, err := keysOf("args", raw)
+	args, err := keysOf("args", c.args)
 	if err != nil || len(args["cni"]) == 0 {
-		return err
+		return nil, err
 	}
 	ours, err := keysOf("args.cni", args["cni"])
-	if err != nil {
-		return err
-	}
-	if f, ok := ours["serviceFunction"]; ok {
-		c.ServiceFunction = f
-	}
-	if l, ok := ours["labels"]; ok {
-		own, err := labelsOf(c.Labels)
-		if err != nil {
-			return err
-		}
-		more, err := labelsOf(l)
-		if err != nil {
-			return fmt.Errorf("args.cni: %w", err)
-		}
-		if own == nil {
-			own = vnet.Labels{}
-		}
-		maps.Copy(own, more)
-		if c.Labels, err = json.Marshal(own); err != nil {
-			return err
-		}
-	}
-	return nil
+	return ours[key], err
 }
 
-// FunctionPort returns which port of a service function the endpoint shall be, nil if none.
+// FunctionPort returns which port of a service function the endpoint shall be, nil if none. What args.cni says counts
+// before the configuration's own, all of it: null there means none.
 func (c *NetConf) FunctionPort() (*vnet.FunctionPort, error) {
-	if isNull(c.ServiceFunction) {
+	raw, err := c.said("serviceFunction")
+	if err != nil {
+		return nil, err
+	}
+	if raw == nil {
+		raw = c.ServiceFunction
+	}
+	if isNull(raw) {
 		return nil, nil //nolint:nilnil // none is none
 	}
-	keys, err := keysOf("serviceFunction", c.ServiceFunction)
+	keys, err := keysOf("serviceFunction", raw)
 	if err != nil {
 		return nil, err
 	}
@@ -81,25 +70,89 @@ func (c *NetConf) FunctionPort() (*vnet.FunctionPort, error) {
 	return &port, nil
 }
 
-// EndpointLabels returns the endpoint's labels, nil if it has none.
-func (c *NetConf) EndpointLabels() (vnet.Labels, error) { return labelsOf(c.Labels) }
+// EndpointLabels returns the endpoint's labels, nil if it has none: the configuration's and those of args.cni, which
+// count where both have the same key.
+func (c *NetConf) EndpointLabels() (vnet.Labels, error) {
+	labels, err := labelsOf(c.Labels)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := c.said("labels")
+	if err != nil {
+		return nil, err
+	}
+	more, err := labelsOf(raw)
+	if err != nil {
+		return nil, fmt.Errorf("args.cni: %w", err)
+	}
+	if len(labels) == 0 {
+		return more, nil
+	}
+	maps.Copy(labels, more)
+	return labels, labels.Validate()
+}
 
+// labelsOf reads labels: a mapping, or as CNI's CONVENTIONS.md has them, [{"key": "app", "value": "web"}].
 func labelsOf(raw json.RawMessage) (vnet.Labels, error) {
 	if isNull(raw) {
 		return nil, nil
 	}
-	var l vnet.Labels
-	var pairs []struct{ Key, Value string }
-	if json.Unmarshal(raw, &pairs) == nil { // as CONVENTIONS.md has them
-		l = vnet.Labels{}
-		for _, p := range pairs {
-			l[p.Key] = p.Value
-		}
-	} else if err := decode("labels", raw, &l); err != nil {
+	l, err := listedLabels(raw)
+	if l == nil && err == nil {
+		l, err = mappedLabels(raw)
+	}
+	if err != nil {
 		return nil, err
+	}
+	if len(l) == 0 {
+		return nil, nil
 	}
 	if err := l.Validate(); err != nil {
 		return nil, fmt.Errorf("labels: %w", err)
+	}
+	return l, nil
+}
+
+func mappedLabels(raw json.RawMessage) (vnet.Labels, error) {
+	keys, err := keysOf("labels", raw)
+	if err != nil {
+		return nil, err
+	}
+	l := vnet.Labels{}
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		var value *string
+		if json.Unmarshal(keys[key], &value) != nil || value == nil {
+			return nil, vnet.Invalidf("labels: key %.40q is no text", key)
+		}
+		l[key] = *value
+	}
+	return l, nil
+}
+
+// listedLabels reads the list form, nil if it is no list.
+func listedLabels(raw json.RawMessage) (vnet.Labels, error) {
+	var list []json.RawMessage
+	if json.Unmarshal(raw, &list) != nil {
+		return nil, nil
+	}
+	l := vnet.Labels{}
+	for i, item := range list {
+		what := fmt.Sprintf("labels[%d]", i)
+		keys, err := keysOf(what, item)
+		if err == nil {
+			err = knownKeys(keys, labelKeys, nil)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", what, err)
+		}
+		var label struct{ Key, Value string }
+		if err := decode(what, pick(keys, labelKeys), &label); err != nil {
+			return nil, err
+		}
+		if _, twice := l[label.Key]; twice {
+			return nil, vnet.Invalidf("%s: label %.40q is given twice", what, label.Key)
+		}
+		l[label.Key] = label.Value
 	}
 	return l, nil
 }

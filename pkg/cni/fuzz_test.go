@@ -31,6 +31,7 @@ func FuzzParseTenet(f *testing.F) {
 	f.Add([]byte(conf(four+`,"gateway":"nat","egressAddress":"192.0.2.1","dns":{"nameservers":["10.0.0.53"],"search":["blue"]}`)), "")
 	f.Add([]byte(conf(four+`,"provider":{"uplink":"lan","vlan":100}`)), "")
 	f.Add([]byte(conf(tenant+`,"runtimeConfig":{"portMappings":[{"HostPort":80,"ContainerPort":80,"Protocol":"TCP","HostIP":"::"}],"bandwidth":{"IngressRate":8000,"egressRate":1e6}}`)), "")
+	f.Add([]byte(conf(tenant+`,"serviceFunction":{"group":"fw","port":"ingress"},"labels":{"a":"b"},"args":{"cni":{"serviceFunction":{"group":"ids","port":"both","weight":7},"labels":[{"key":"a","value":"c"}]}}`)), "")
 	f.Add([]byte(conf(six)), "IgnoreUnknown=1;K8S_POD_NAMESPACE=blue")
 	f.Fuzz(func(t *testing.T, stdin []byte, args string) {
 		c, err := cni.ParseTenet(stdin, args)

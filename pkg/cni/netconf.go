@@ -47,15 +47,17 @@ type NetConf struct {
 	DataDir       string         `json:"dataDir"`
 	Datapath      string         `json:"datapath"`
 	Config        string         `json:"config"`
-	// ServiceFunction and Labels are read when an endpoint is made, as what args.cni says of them is.
+	// ServiceFunction and Labels are read when an endpoint is made, as what args.cni says of them is: DEL does not
+	// stumble over them.
 	ServiceFunction json.RawMessage `json:"serviceFunction"`
 	Labels          json.RawMessage `json:"labels"`
 
 	Runtime Runtime `json:"-"`
 	Args    Args    `json:"-"`
 	ipam    map[string]json.RawMessage
-	dns     vnet.DNS // of the network that is declared
-	Raw     []byte   `json:"-"` // the whole configuration, as it came
+	args    json.RawMessage // what the runtime adds for one container
+	dns     vnet.DNS        // of the network that is declared
+	Raw     []byte          `json:"-"` // the whole configuration, as it came
 }
 
 // Runtime is what a runtime adds for the capabilities that the configuration declares.
@@ -117,9 +119,7 @@ func ParseTenet(stdin []byte, args string) (*NetConf, error) {
 			`declare the network with "gateway": "nat"`)
 	}
 	c.dns = vnet.DNS(c.DNS)
-	if err := c.readArgs(keys["args"]); err != nil {
-		return nil, err
-	}
+	c.args = keys["args"]
 	return c, c.check()
 }
 
