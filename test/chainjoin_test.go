@@ -234,3 +234,31 @@ func TestChainToAndFromOutside(t *testing.T) {
 		})
 	}
 }
+
+// A network that comes later is as good as one that was there with the chain, and leaves nothing of it behind.
+func TestChainLeadsNetworksThatComeLater(t *testing.T) {
+	w := newChained(t)
+	outside := w.Outside("outside", "ext0", "203.0.113")
+	outside.Echo(80)
+	fw := w.bridge("fw")
+	w.ctl("chain", "add", "blue/c", "--group", "fw", "--from", "any", "--to", "any")
+	agree := func() {
+		t.Helper()
+		if out := w.ctl("sync", "--dry-run"); !strings.Contains(out, "everything agrees") {
+			t.Error(out)
+		}
+	}
+	agree()
+	w.ctl("network", "add", "blue/late", "--subnet", db4, "--gateway", "nat")
+	agree()
+	late := w.Attach("late", w.Conf("blue", "late"))
+	agree()
+	for _, to := range []netip.Addr{w.server.IP4, outside.IP4} {
+		tk := token("late")
+		lab.Must(t, late.Exchange("tcp", addrPort(to, 80), tk))
+		fw.sees(t, tk, 1, 1)
+	}
+	late.Reaches(netip.MustParseAddr("10.0.1.1"))
+	late.Del()
+	agree()
+}

@@ -197,7 +197,8 @@ func distinct(flows []openflow.Flow) []openflow.Flow {
 // tenantView is what classifiers of a tenant's chains may name.
 type tenantView struct {
 	number    uint32
-	networks  []pipeline.Network
+	declared  []vnet.Network
+	networks  []pipeline.Network // those that somebody lives in, on the bridge
 	endpoints []vnet.Endpoint
 }
 
@@ -215,22 +216,32 @@ func viewTenant(tx store.Tx, name vnet.TenantName, bridge string) (*tenantView, 
 		if plain.IsProvider() {
 			continue
 		}
+		t.declared = append(t.declared, plain)
+		endpoints, err := living(tx, plain.Ref(), bridge)
+		if err != nil {
+			return nil, err
+		}
+		if len(endpoints) == 0 {
+			continue
+		}
 		net, err := network(tx, plain.Ref(), bridge)
 		if err != nil {
 			return nil, err
 		}
 		t.networks = append(t.networks, net)
-		endpoints, err := store.All[vnet.Endpoint](tx, store.EndpointsOf(plain.Ref()))
-		if err != nil {
-			return nil, err
-		}
 		for _, e := range endpoints {
-			if e.State != vnet.Leaving && e.Zone != 0 {
+			if e.Zone != 0 {
 				t.endpoints = append(t.endpoints, e)
 			}
 		}
 	}
 	return t, nil
+}
+
+// living are the endpoints of a network on a bridge that are not about to leave.
+func living(tx store.Tx, r vnet.Ref, bridge string) ([]vnet.Endpoint, error) {
+	endpoints, err := store.All[vnet.Endpoint](tx, store.EndpointsOf(r))
+	return slices.DeleteFunc(endpoints, func(e vnet.Endpoint) bool { return e.State == vnet.Leaving || e.Bridge != bridge }), err
 }
 
 // resolve returns the addresses that a selector stands for now; nil: any.
@@ -242,7 +253,7 @@ func (t *tenantView) resolve(s vnet.Selector) []netip.Prefix {
 	case s.Prefix.IsValid():
 		return append(addrs, s.Prefix)
 	case s.Network != "":
-		for _, net := range t.networks {
+		for _, net := range t.declared {
 			if net.Name == s.Network {
 				for _, subnet := range net.Subnets {
 					addrs = append(addrs, subnet.Prefix)
@@ -357,8 +368,8 @@ func (n *Node) emptyZones(ctx context.Context, zones ...vnet.Zone) error {
 	return kind(err)
 }
 
-// Chained tells the chains that the endpoint has come, if any has to know: it is a port of a function, or a classifier
-// names it by its labels or itself.
+// Chained tells the chains that the endpoint has come, if any has to know: it is a port of a function, a classifier
+// names it by its labels or itself, or it is the first of its network.
 func (n *Node) Chained(ctx context.Context, e vnet.Endpoint) error {
 	concerned := false
 	err := n.Store.View(ctx, func(tx store.Tx) error {
@@ -377,6 +388,13 @@ func concerns(tx store.Tx, e vnet.Endpoint) (bool, error) {
 		return true, nil
 	}
 	chains, err := store.All[vnet.Chain](tx, store.ChainsOf(e.Tenant))
+	if err != nil || len(chains) == 0 {
+		return false, err
+	}
+	neighbours, err := living(tx, e.Ref(), e.Bridge)
+	if err != nil || !slices.ContainsFunc(neighbours, func(o vnet.Endpoint) bool { return o.ID != e.ID }) {
+		return true, err
+	}
 	for _, c := range chains {
 		for _, k := range c.Classifiers {
 			for _, s := range []vnet.Selector{k.From, k.To} {
@@ -386,7 +404,7 @@ func concerns(tx store.Tx, e vnet.Endpoint) (bool, error) {
 			}
 		}
 	}
-	return false, err
+	return false, nil
 }
 
 // SyncChains plans the chains as their functions are now, and makes the chains' tables of the bridge agree.

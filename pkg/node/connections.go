@@ -31,6 +31,9 @@ func (n *Node) EmptyZone(ctx context.Context, r Recorded) error {
 	if !r.fresh || r.Network.Zone == 0 {
 		return nil
 	}
+	if err := n.emptyZones(ctx, r.Network.Outside); err != nil {
+		return err
+	}
 	_, err := ovs.Control(ctx, n.OVSRunDir, "dpctl/flush-conntrack", fmt.Sprintf("zone=%d", r.Network.Zone))
 	if errors.Is(err, ovs.ErrRefused) {
 		return nil // a machine with datapaths of both kinds: Open vSwitch 3.1 does not take the one that is meant

@@ -73,8 +73,8 @@ func TestListFindsOurs(t *testing.T) {
 	must(t, err)
 	slices.SortFunc(got, func(x, y End) int { return x.Index - y.Index })
 	want := []End{
-		{Name: "tcable", Alias: "tenet:someone", Index: laidA.HostIndex, MAC: laidA.HostMAC, Up: true},
-		{Name: "tsecond", Alias: "tenet:other", Index: laidB.HostIndex, MAC: laidB.HostMAC, Up: true},
+		{Name: "tcable", Alias: "tenet:someone", Index: laidA.HostIndex, MAC: laidA.HostMAC, Up: true, Works: true},
+		{Name: "tsecond", Alias: "tenet:other", Index: laidB.HostIndex, MAC: laidB.HostMAC, Up: true, Works: true},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("List (-want +got):\n%s", diff)
