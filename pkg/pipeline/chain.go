@@ -265,7 +265,12 @@ func (c chain) path(p vnet.Path) []openflow.Flow {
 			flows = append(flows, c.begin(p, f, h))
 		}
 	}
-	flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, answer), endOfChain(answerDone)...))
+	// What answers a rewritten packet is known only behind the function: its receiver has not tracked it yet.
+	done := uint64(answerDone)
+	if last > 0 && c.Functions[p.Hops[last-1].Instance].Mode == vnet.Rewriting {
+		done = chainDone
+	}
+	flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, answer), endOfChain(done)...))
 	if last == 0 {
 		flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, answerBegin), openflow.GotoTable(Deliver)))
 	}
@@ -385,7 +390,10 @@ func TenantFlows(n Network) []openflow.Flow {
 		flows = append(flows, o.flow(ChainEnd, 100, match(f.proto, n.inTenant(), f.src.Prefix(s.Prefix)), n.place()[0], openflow.GotoTable(Route)))
 		for _, host := range slices.Compact([]netip.Addr{s.Gateway, n.HostAddr(s)}) {
 			if host.IsValid() {
-				flows = append(flows, o.flow(ChainClassify, own+1, match(f.proto, n.asks(host), f.dst.Addr(host)), openflow.GotoTable(Route)))
+				// A zone has to see both directions of a connection, or none.
+				flows = append(flows,
+					o.flow(ChainClassify, own+1, match(f.proto, n.asks(host), f.dst.Addr(host)), openflow.GotoTable(Route)),
+					o.flow(Answer, own+1, match(f.proto, n.asks(host), f.src.Addr(host)), openflow.GotoTable(Deliver)))
 			}
 		}
 	}
