@@ -55,6 +55,9 @@ and if --protocol and ports agree, where they are given.`,
 				return usagef(cmd, "%w", err)
 			}
 			c.Tenant, c.Name = ref.Tenant, ref.Chain
+			if len(groups) == 0 {
+				return usagef(cmd, "chain add: --group is missing")
+			}
 			for _, flag := range []struct {
 				name, text string
 				to         *vnet.Selector
@@ -286,12 +289,15 @@ func parseSelector(text string) (vnet.Selector, error) {
 				if !has {
 					return vnet.Selector{}, vnet.Invalidf("label %q: want KEY=VALUE", pair)
 				}
+				if _, twice := labels[key]; twice {
+					return vnet.Selector{}, vnet.Invalidf("label %q is given twice", key)
+				}
 				labels[key] = value
 			}
 			return vnet.Selector{Labels: labels}, labels.Validate()
 		}
 	}
-	if a, err := netip.ParseAddr(text); err == nil {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
 		return vnet.Selector{Prefix: netip.PrefixFrom(a, a.BitLen())}, nil
 	}
 	p, err := netip.ParsePrefix(text)

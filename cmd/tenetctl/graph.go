@@ -52,7 +52,10 @@ func (a *app) svg(cmd *cobra.Command, text string) error {
 	}
 	dot := exec.CommandContext(cmd.Context(), path, "-Tsvg")
 	dot.Stdin, dot.Stdout, dot.Stderr = strings.NewReader(text), a.out, a.err
-	return dot.Run()
+	if err := dot.Run(); err != nil {
+		return fmt.Errorf("chain graph: %s: %w", path, err)
+	}
+	return nil
 }
 
 // shapes are what a graph is made of, whatever its language.
@@ -131,6 +134,9 @@ func draw(st node.ChainState, s shapes) []string {
 
 func quoted(label string) string { return strings.ReplaceAll(label, `"`, `'`) }
 
+// dotted is quoted where a backslash begins an escape sequence.
+func dotted(label string) string { return strings.ReplaceAll(quoted(label), `\`, `\\`) }
+
 func dotGraph(st node.ChainState) string {
 	lines := draw(st, shapes{
 		node: func(id, label string, dead bool) string {
@@ -138,20 +144,20 @@ func dotGraph(st node.ChainState) string {
 			if dead {
 				style = ", style=dashed"
 			}
-			return fmt.Sprintf("%s [label=\"%s\"%s];", id, quoted(label), style)
+			return fmt.Sprintf("%s [label=\"%s\"%s];", id, dotted(label), style)
 		},
 		edge: func(from, to, label string) string {
-			return fmt.Sprintf("%s -> %s [label=\"%s\"];", from, to, quoted(label))
+			return fmt.Sprintf("%s -> %s [label=\"%s\"];", from, to, dotted(label))
 		},
 		group: func(id, label string, inner []string) []string {
-			lines := []string{fmt.Sprintf("subgraph cluster_%s {", id), fmt.Sprintf("  label=\"%s\";", quoted(label))}
+			lines := []string{fmt.Sprintf("subgraph cluster_%s {", id), fmt.Sprintf("  label=\"%s\";", dotted(label))}
 			for _, line := range inner {
 				lines = append(lines, "  "+line)
 			}
 			return append(lines, "}")
 		},
 	})
-	head := fmt.Sprintf("digraph chain {\n  label=\"chain %s\";\n  rankdir=LR;\n  node [shape=box];\n", quoted(st.Ref().String()))
+	head := fmt.Sprintf("digraph chain {\n  label=\"chain %s\";\n  rankdir=LR;\n  node [shape=box];\n", dotted(st.Ref().String()))
 	return head + "  " + strings.Join(lines, "\n  ") + "\n}\n"
 }
 

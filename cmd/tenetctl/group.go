@@ -125,7 +125,7 @@ func newGroupShow(a *app) *cobra.Command {
 			}
 			groups = slices.DeleteFunc(groups, func(g groupView) bool { return g.Name != ref.Group })
 			if len(groups) == 0 {
-				return vnet.NotFoundf("group %s does not exist", ref)
+				return vnet.WithHint(vnet.NotFoundf("group %s does not exist", ref), "see tenetctl group list")
 			}
 			if a.output == "yaml" {
 				return a.printManifests(groupManifests(groups))

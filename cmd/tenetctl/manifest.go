@@ -53,8 +53,7 @@ func (m manifest) name() string {
 	return m.network.Ref().String()
 }
 
-// tenantDocument, networkDocument and uplinkDocument are how manifests are written. Zero, empty
-// and absent mean the default.
+// What ends in Document is how manifests are written. Zero, empty and absent mean the default.
 type tenantDocument struct {
 	Kind string          `json:"kind"`
 	Name vnet.TenantName `json:"name"`

@@ -17,7 +17,7 @@ import (
 // FuzzManifest: whatever a file holds, it is refused with ErrInvalid, or what it declares is
 // valid and can be written and read again.
 func FuzzManifest(f *testing.F) {
-	for _, script := range []string{"apply.txt", "uplink.txt"} {
+	for _, script := range []string{"apply.txt", "uplink.txt", "chain.txt"} {
 		archive, err := txtar.ParseFile(filepath.Join("testdata", "script", script))
 		if err != nil {
 			f.Fatal(err)
@@ -53,6 +53,20 @@ func FuzzManifest(f *testing.F) {
 				}
 				manifests[i].uplink = normal
 				docs = append(docs, uplinkManifests([]uplinkView{{Name: normal.Name, NIC: normal.NIC, VLANs: normal.VLANs}})...)
+			case kindGroup:
+				normal, err := m.group.Normal()
+				if err != nil {
+					t.Fatalf("document %d was accepted, and is invalid: %v", i+1, err)
+				}
+				manifests[i].group = normal
+				docs = append(docs, groupManifests([]groupView{{Group: normal}})...)
+			case kindChain:
+				normal, err := m.chain.Normal()
+				if err != nil {
+					t.Fatalf("document %d was accepted, and is invalid: %v", i+1, err)
+				}
+				manifests[i].chain = normal
+				docs = append(docs, chainManifests(normal)...)
 			default:
 				t.Fatalf("kind %q was accepted", m.kind)
 			}
@@ -65,7 +79,7 @@ func FuzzManifest(f *testing.F) {
 		if err != nil {
 			t.Fatalf("what was written is refused: %v\n%s", err, b.Bytes())
 		}
-		if diff := cmp.Diff(manifests, again, cmp.AllowUnexported(manifest{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b vnet.Subnet) bool {
+		if diff := cmp.Diff(manifests, again, cmp.AllowUnexported(manifest{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b vnet.Subnet) bool {
 			return a.Prefix == b.Prefix && a.Gateway == b.Gateway && cmp.Equal(a.Reserved, b.Reserved, cmp.Comparer(func(a, b vnet.Range) bool { return a == b }))
 		})); diff != "" {
 			t.Errorf("%s\n%s", diff, b.Bytes())
@@ -86,6 +100,7 @@ func TestEveryKeyOfAManifestIsKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	selectors := map[string]bool{}
 	for _, doc := range docs {
 		var m map[string]any
 		if err := strictly(doc, &m); err != nil {
@@ -96,6 +111,19 @@ func TestEveryKeyOfAManifestIsKnown(t *testing.T) {
 				t.Errorf("no example of key %s of kind %s", key, m["kind"])
 			}
 		}
+		classifiers, _ := m["classifiers"].([]any)
+		for _, c := range classifiers {
+			for _, key := range classifierKeys {
+				if _, ok := c.(map[string]any)[key]; !ok {
+					t.Errorf("no example of key %s of a classifier", key)
+				}
+			}
+			for _, side := range []string{"from", "to"} {
+				for key := range c.(map[string]any)[side].(map[string]any) {
+					selectors[key] = true
+				}
+			}
+		}
 		for key, inner := range innerKeys {
 			have, ok := m[key].(map[string]any)
 			for _, key := range inner {
@@ -103,6 +131,11 @@ func TestEveryKeyOfAManifestIsKnown(t *testing.T) {
 					t.Errorf("no example of key %s", key)
 				}
 			}
+		}
+	}
+	for _, key := range selectorKeys {
+		if !selectors[key] {
+			t.Errorf("no example of a classifier's side with key %s", key)
 		}
 	}
 }

@@ -38,7 +38,12 @@ func TestMain(m *testing.M) {
 func TestSessions(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", RequireUniqueNames: true, UpdateScripts: *update,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "record": record, "uplink": uplink},
+		Setup: func(e *testscript.Env) error {
+			path, err := exec.LookPath("tenetctl")
+			e.Setenv("TENETCTL", path) // for a session without a PATH
+			return err
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "record": record, "serve": serve, "uplink": uplink},
 	})
 }
 
@@ -65,16 +70,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 // record CONTAINER/IFNAME TENANT/NETWORK [RUNTIMECONFIG] writes an endpoint's record, as the
 // first step of an ADD does that a runtime adds this to.
 func record(ts *testscript.TestScript, _ bool, args []string) {
-	ref, err := parseRef(args[1])
-	ts.Check(err)
-	container, ifName, _ := strings.Cut(args[0], "/")
-	n := node.Open(node.Config{Bridge: "br-tenet", DataDir: filepath.Join(ts.Getenv("WORK"), "data")}, nil)
-	defer n.Close()
-	ctx := context.Background()
-	w := node.Want{
-		Attachment: vnet.Attachment{Container: container, IfName: ifName}, CNINetwork: "net1", NetNS: "/run/netns/" + container,
-		Network: vnet.Network{Tenant: ref.Tenant, Name: ref.Network},
-	}
+	var w node.Want
 	if len(args) > 2 {
 		conf, err := cni.ParseTenet([]byte(`{"runtimeConfig":`+args[2]+`,"tenant":"t"}`), "")
 		ts.Check(err)
@@ -83,6 +79,24 @@ func record(ts *testscript.TestScript, _ bool, args []string) {
 		w.Bandwidth, err = conf.Bandwidth()
 		ts.Check(err)
 	}
+	recordAs(ts, args[0], args[1], w)
+}
+
+// serve CONTAINER/IFNAME TENANT/NETWORK GROUP PORT records an endpoint that is a port of a service function.
+func serve(ts *testscript.TestScript, _ bool, args []string) {
+	recordAs(ts, args[0], args[1], node.Want{Function: &vnet.FunctionPort{Group: vnet.GroupName(args[2]), Port: vnet.PortRole(args[3]), Weight: 1}})
+}
+
+func recordAs(ts *testscript.TestScript, attachment, network string, w node.Want) {
+	ref, err := parseRef(network)
+	ts.Check(err)
+	container, ifName, _ := strings.Cut(attachment, "/")
+	n := node.Open(node.Config{Bridge: "br-tenet", DataDir: filepath.Join(ts.Getenv("WORK"), "data")}, nil)
+	defer n.Close()
+	ctx := context.Background()
+	w.Attachment = vnet.Attachment{Container: container, IfName: ifName}
+	w.CNINetwork, w.NetNS = "net1", "/run/netns/"+container
+	w.Network = vnet.Network{Tenant: ref.Tenant, Name: ref.Network}
 	r, err := n.Record(ctx, w)
 	if !errors.Is(err, vnet.ErrUnavailable) { // there is no switch to forget the network's old connections
 		ts.Check(err)
