@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -132,8 +133,11 @@ func mappedLabels(raw json.RawMessage) (vnet.Labels, error) {
 // listedLabels reads the list form, nil if it is no list.
 func listedLabels(raw json.RawMessage) (vnet.Labels, error) {
 	var list []json.RawMessage
-	if json.Unmarshal(raw, &list) != nil {
-		return nil, nil
+	if !bytes.HasPrefix(bytes.TrimSpace(raw), []byte("[")) {
+		return nil, nil //nolint:nilnil // it is no list
+	}
+	if err := decode("labels", raw, &list); err != nil {
+		return nil, err
 	}
 	l := vnet.Labels{}
 	for i, item := range list {

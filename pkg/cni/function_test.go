@@ -72,11 +72,11 @@ func TestFingerprintsDifferByFunctionAndLabels(t *testing.T) {
 		``, `,` + function, `,"serviceFunction":{"group":"fw","port":"egress"}`, `,"serviceFunction":{"group":"ids","port":"ingress"}`,
 		`,"serviceFunction":{"group":"fw","port":"ingress","weight":2}`, `,"labels":{"app":"web"}`, `,"labels":{"app":"db"}`, `,"labels":{"app":"web","a":"b"}`,
 	} {
-		print := sound(t, conf(tenant+more)).Fingerprint()
-		if other, same := seen[print]; same {
+		fingerprint := sound(t, conf(tenant+more)).Fingerprint()
+		if other, same := seen[fingerprint]; same {
 			t.Errorf("%q and %q have the same fingerprint", more, other)
 		}
-		seen[print] = more
+		seen[fingerprint] = more
 	}
 	for _, same := range []struct{ a, b string }{
 		{``, `,"serviceFunction":null,"labels":{},"args":{"cni":{"labels":[]}}`},

@@ -119,8 +119,10 @@ func TestAChainNamesOnlyWhatItsTenantHas(t *testing.T) {
 		{`{"groups":["fw"],"classifiers":[{"from":{"any":true},"to":{"network":"lan"}}]}`, vnet.ErrInvalid, "network blue/lan is on a wire"},
 		{`{"groups":["fw"],"classifiers":[{"from":{"endpoint":"w1/eth0"},"to":{"any":true}}]}`, vnet.ErrInvalid, "network blue/lan is on a wire"},
 		{`{"groups":["fw"],"classifiers":[{"from":{"endpoint":"f1/eth1"},"to":{"any":true}}]}`, vnet.ErrInvalid, "chain blue/new leads through group fw, so f1/eth1 cannot be its function and its client or server, too"},
-		{`{"groups":["fw"],"priority":5,"classifiers":[{"from":{"any":true},"to":{"network":"web"}},{"from":{"any":true},"to":{"prefix":"192.0.2.7/24"},"protocol":"tcp","destinationPorts":["80-81"]}]}`,
-			vnet.ErrExists, "chain blue/old of the same priority, 5, has the same classifier: from any to 192.0.2.0/24 tcp ports 80-81"},
+		{
+			`{"groups":["fw"],"priority":5,"classifiers":[{"from":{"any":true},"to":{"network":"web"}},{"from":{"any":true},"to":{"prefix":"192.0.2.7/24"},"protocol":"tcp","destinationPorts":["80-81"]}]}`,
+			vnet.ErrExists, "chain blue/old of the same priority, 5, has the same classifier: from any to 192.0.2.0/24 tcp ports 80-81",
+		},
 		{`{"groups":["fw","nat"],` + toWeb + `}`, vnet.ErrExists, "group blue/nat rewrites packets and serves chain blue/old already"},
 	} {
 		err := putChain(t, s, "new", tc.chain)

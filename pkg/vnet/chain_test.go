@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -189,7 +190,7 @@ func TestAClassifierReadsAsASentence(t *testing.T) {
 func TestLabels(t *testing.T) {
 	many := vnet.Labels{}
 	for i := range 65 {
-		many[fmt.Sprint(i)] = ""
+		many[strconv.Itoa(i)] = ""
 	}
 	for _, tc := range []struct {
 		labels vnet.Labels
