@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/ovs/ovstest"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -31,6 +33,8 @@ type attachment struct {
 	Network vnet.Network
 	Want    vnet.Attachment
 	NetNS   string
+	// Function says which port of a service function it is, nil: none.
+	Function *vnet.FunctionPort
 }
 
 // attach attaches one container, as plugins/tenet does.
@@ -54,7 +58,7 @@ func add(a attachment) error {
 	if err := n.EnsureBridge(ctx); err != nil {
 		return err
 	}
-	r, err := n.Record(ctx, node.Want{Attachment: a.Want, CNINetwork: "net1", NetNS: a.NetNS, Network: a.Network, Declare: true})
+	r, err := n.Record(ctx, node.Want{Attachment: a.Want, CNINetwork: "net1", NetNS: a.NetNS, Network: a.Network, Declare: true, Function: a.Function})
 	if err != nil {
 		return err
 	}
@@ -71,7 +75,10 @@ func add(a attachment) error {
 	if err := n.Expose(ctx, r); err != nil {
 		return err
 	}
-	return n.Confirm(ctx, e)
+	if err := n.Confirm(ctx, e); err != nil {
+		return err
+	}
+	return n.Chained(ctx, e)
 }
 
 // newWorld starts a node with nothing on it.
@@ -89,7 +96,25 @@ func newWorld(t *testing.T) *world {
 // attach starts a container and attaches it on a bridge.
 func (w *world) attach(container, network, bridge string, prefixes ...string) {
 	w.t.Helper()
-	// It ends with the test, whatever becomes of that.
+	w.start(container)
+	w.plug(attachment{Config: node.Config{Bridge: bridge}, Want: vnet.Attachment{Container: container, IfName: "eth0"}}, network, prefixes...)
+}
+
+// serve starts a container and attaches it as a service function, with a port for each role.
+func (w *world) serve(container, group string, roles ...vnet.PortRole) {
+	w.t.Helper()
+	w.start(container)
+	for i, role := range roles {
+		w.plug(attachment{
+			Config: node.Config{Bridge: "br-tenet"}, Want: vnet.Attachment{Container: container, IfName: fmt.Sprint("eth", i)},
+			Function: &vnet.FunctionPort{Group: vnet.GroupName(group), Port: role, Weight: 1},
+		}, "blue/svc", "10.0.9.0/24")
+	}
+}
+
+// start starts a container. It ends with the test, whatever becomes of that.
+func (w *world) start(container string) {
+	w.t.Helper()
 	sandbox := exec.CommandContext(w.t.Context(), "sleep", "3600")
 	sandbox.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	if err := sandbox.Start(); err != nil {
@@ -99,17 +124,18 @@ func (w *world) attach(container, network, bridge string, prefixes ...string) {
 		_ = sandbox.Process.Kill()
 		_ = sandbox.Wait()
 	})
-	netns := fmt.Sprintf("/proc/%d/ns/net", sandbox.Process.Pid)
-	w.sandbox[container] = netns
+	w.sandbox[container] = fmt.Sprintf("/proc/%d/ns/net", sandbox.Process.Pid)
+}
+
+// plug attaches one interface of a container that runs.
+func (w *world) plug(a attachment, network string, prefixes ...string) {
+	w.t.Helper()
 	ref, err := parseRef(network)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	a := attachment{
-		Config:  node.Config{Bridge: bridge, OVSRunDir: w.RunDir, DataDir: filepath.Join(os.Getenv("WORK"), "data")},
-		Network: vnet.Network{Tenant: ref.Tenant, Name: ref.Network},
-		Want:    vnet.Attachment{Container: container, IfName: "eth0"}, NetNS: netns,
-	}
+	a.Config.OVSRunDir, a.Config.DataDir = w.RunDir, filepath.Join(os.Getenv("WORK"), "data")
+	a.Network, a.NetNS = vnet.Network{Tenant: ref.Tenant, Name: ref.Network}, w.sandbox[a.Want.Container]
 	for _, p := range prefixes {
 		a.Network.Subnets = append(a.Network.Subnets, vnet.Subnet{Prefix: netip.MustParsePrefix(p)})
 	}
@@ -391,4 +417,107 @@ func TestAnUplinkComesAndGoes(t *testing.T) {
 	w.wants(w.tenetctl("apply", "-f", file), "uplink lan created\nuplink wan unchanged\nnetwork blue/lan created")
 	w.wants(w.tenetctl("apply", "-f", file), "uplink lan unchanged\nuplink wan unchanged\nnetwork blue/lan unchanged")
 	w.wants(w.tenetctl("uplink", "list", "-o", "yaml"), "kind: Uplink\nname: lan\nnic: eth1")
+}
+
+func TestAChainIsShownAndDrawnAsItsFunctionsAre(t *testing.T) {
+	w := newWorld(t)
+	w.populate()
+	w.tenetctl("group", "add", "blue/fw")
+	w.tenetctl("group", "add", "blue/ids", "--on-failure", "open")
+	w.tenetctl("chain", "add", "blue/in", "--group", "fw,ids", "--from", "any", "--to", "network:web")
+	w.wants(w.tenetctl("chain", "show", "blue/in"), "blocked", "group fw is closed, and no function in it lives")
+	w.serve("fw-1", "fw", vnet.Ingress, vnet.Egress)
+	w.serve("fw-2", "fw", vnet.Both)
+	w.serve("ids-1", "ids", vnet.Both)
+	w.wants(w.tenetctl("chain", "show", "blue/in"), "2 of 2", "1 of 1", "fw-1 → ids-1  50.0 %", "fw-2 → ids-1  50.0 %")
+	w.wants(w.tenetctl("function", "list"), "blue/fw/fw-1    serves", "blue/fw/fw-2    serves", "blue/ids/ids-1  serves")
+	graph := func(format, want string) {
+		t.Helper()
+		if diff := cmp.Diff(strings.TrimSpace(want), w.tenetctl("chain", "graph", "blue/in", "--format", format)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", format, diff)
+		}
+	}
+	graph("mermaid", `
+flowchart LR
+  from0["any"]
+  to0["network web"]
+  subgraph hop1["1 fw: transparent, closed"]
+    f1["fw-1 (serves)"]
+    f2["fw-2 (serves)"]
+  end
+  subgraph hop2["2 ids: transparent, open"]
+    f3["ids-1 (serves)"]
+  end
+  from0 -->|50 %| f1
+  f1 -->|50 %| f3
+  f3 -->|100 %| to0
+  from0 -->|50 %| f2
+  f2 -->|50 %| f3
+`)
+	w.tenetctl("function", "drain", "blue/fw/fw-1")
+	link := func(state, serving string) {
+		t.Helper()
+		w.in("ids-1", "ip", "link", "set", "eth0", state)
+		ovstest.Wait(t, "the link", func() bool { return strings.Contains(w.tenetctl("group", "show", "blue/ids"), serving) })
+		w.tenetctl("sync")
+	}
+	link("down", " down ")
+	w.wants(w.tenetctl("group", "list"), "1 of 2", "0 of 1")
+	w.wants(w.tenetctl("chain", "show", "blue/in"), "drained", "down", "none: only those that have it")
+	graph("dot", `
+digraph chain {
+  label="chain blue/in";
+  rankdir=LR;
+  node [shape=box];
+  from0 [label="any"];
+  to0 [label="network web"];
+  subgraph cluster_hop1 {
+    label="1 fw: transparent, closed";
+    f1 [label="fw-1 (drained)", style=dashed];
+    f2 [label="fw-2 (serves)"];
+  }
+  subgraph cluster_hop2 {
+    label="2 ids: transparent, open";
+    f3 [label="ids-1 (down)", style=dashed];
+  }
+  from0 -> f2 [label="100 %"];
+  f2 -> to0 [label="100 %"];
+}
+`)
+	w.tenetctl("function", "undrain", "blue/fw/fw-1")
+	link("up", " serves ")
+	w.wants(w.tenetctl("chain", "show", "blue/in"), "fw-1 → ids-1  50.0 %", "fw-2 → ids-1  50.0 %")
+	w.wants(w.tenetctl("sync", "--dry-run"), "everything agrees with the store")
+}
+
+// The store is the authority: what is declared meanwhile, the switch is told when it comes back.
+func TestChainsAreDeclaredWhileTheSwitchIsAway(t *testing.T) {
+	for what, away := range map[string]struct{ stop, start func(*world) }{
+		"ovsdb-server": {func(w *world) { w.StopDB() }, func(w *world) { w.StartDB() }},
+		"ovs-vswitchd": {func(w *world) { w.KillVswitchd() }, func(w *world) { w.StartVswitchd() }},
+		"both":         {func(w *world) { w.KillVswitchd(); w.StopDB() }, func(w *world) { w.StartDB(); w.StartVswitchd() }},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			w.populate()
+			w.tenetctl("group", "add", "blue/fw")
+			w.serve("fw-1", "fw", vnet.Both)
+			w.tenetctl("chain", "add", "blue/old", "--group", "fw", "--from", "any", "--to", "network:db")
+			away.stop(w)
+			if out := w.tenetctl("group", "add", "blue/ids", "--on-failure", "open"); out != "group blue/ids created" {
+				t.Error(out)
+			}
+			if out := w.tenetctl("chain", "add", "blue/in", "--group", "fw,ids", "--from", "any", "--to", "network:web"); out != "chain blue/in created" {
+				t.Error(out)
+			}
+			w.wants(w.tenetctl("chain", "del", "blue/old"), "chain blue/old deleted")
+			w.wants(w.tenetctl("group", "list"), "blue/ids")
+			w.wants(w.tenetctl("chain", "show", "blue/in"), "1 fw")
+			away.start(w)
+			ovstest.Wait(t, "the switch", func() bool { _, err := w.Output("tenetctl", "sync"); return err == nil })
+			w.wants(w.tenetctl("sync", "--dry-run"), "everything agrees with the store")
+			w.wants(w.tenetctl("function", "list"), "blue/fw/fw-1  serves")
+			w.wants(w.tenetctl("chain", "show", "blue/in"), "fw-1     100.0 %")
+		})
+	}
 }

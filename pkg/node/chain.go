@@ -23,7 +23,7 @@ import (
 // standing is what the switch and the kernel say of a bridge's ports, at one moment.
 type standing struct {
 	bridge string
-	ports  map[vnet.EndpointID]uint32 // OpenFlow port numbers
+	ports  map[vnet.EndpointID]uint32 // OpenFlow port numbers; nil: there is no such bridge, or no switch
 	up     map[vnet.EndpointID]bool   // whose link works
 }
 

@@ -3,7 +3,6 @@ package node
 import (
 	"cmp"
 	"context"
-	"errors"
 	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
@@ -119,7 +118,7 @@ func (n *Node) Instances(ctx context.Context, tenant vnet.TenantName) ([]Instanc
 	if err != nil || len(all) == 0 {
 		return all, err
 	}
-	flows, err := n.chainFlows(ctx)
+	flows, err := n.chainFlows(ctx, seen)
 	for _, f := range flows {
 		h, ok := pipeline.HopOf(f.Flow)
 		if !ok || len(known[h.Path].Hops) < h.Hop {
@@ -143,12 +142,16 @@ func (n *Node) standIfAny(ctx context.Context) (standing, error) {
 }
 
 // chainFlows are the flows that count what goes through functions, up to this moment; none where there is no bridge.
-func (n *Node) chainFlows(ctx context.Context) ([]openflow.FlowStats, error) {
+// Without its database ovs-vswitchd answers nobody, and is not asked.
+func (n *Node) chainFlows(ctx context.Context, s standing) ([]openflow.FlowStats, error) {
+	if s.ports == nil {
+		return nil, nil
+	}
 	if err := n.awaitDatapath(ctx); err != nil {
 		return nil, err
 	}
 	c, err := n.openflow(ctx, n.Bridge)
-	if errors.Is(err, vnet.ErrUnavailable) {
+	if absent(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -220,7 +223,7 @@ func (n *Node) ChainState(ctx context.Context, ref vnet.ChainRef) (ChainState, e
 	if err != nil {
 		return st, err
 	}
-	flows, err := n.chainFlows(ctx)
+	flows, err := n.chainFlows(ctx, seen)
 	owner := pipeline.ChainOwner(ref)
 	flows = slices.DeleteFunc(flows, func(f openflow.FlowStats) bool { return pipeline.OwnerOf(f.Cookie) != owner })
 	for _, f := range flows {
