@@ -34,9 +34,9 @@ func newChainAdd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "add TENANT/CHAIN --group GROUP... --from WHO --to WHO", Short: "Make a chain, or change it",
 		Args: exactly("TENANT/CHAIN"),
-		Long: `add makes a chain with one classifier; apply makes chains with several. Of a chain
-that is there it changes what is said differently: new connections take the new
-way, those that stand keep theirs until they end or their function has gone.
+		Long: `add makes a chain with one classifier; apply makes chains with several. A chain
+that is there becomes what is said: new connections take the new way, those that
+stand keep theirs until they end or their function has gone.
 
 Groups are visited in the order given, 8 at most. A connection is led if it is
 opened by --from to --to, each one of

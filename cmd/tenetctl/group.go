@@ -47,8 +47,8 @@ func newGroupAdd(a *app) *cobra.Command {
 	var g vnet.Group
 	cmd := &cobra.Command{
 		Use: "add TENANT/GROUP", Short: "Make a group, or change it", Args: exactly("TENANT/GROUP"),
-		Long: `add makes a group, and its tenant if need be; of one that is there it changes what
-is said differently, but for the mode.
+		Long: `add makes a group, and its tenant if need be. One that is there becomes what is
+said, and has the defaults of what is not; its mode stays as it is.
 
 --on-failure is what becomes of traffic when the function that it is led to is
 dead: closed drops it and counts it, open lets it go on to the next hop. A

@@ -91,6 +91,9 @@ func (s standing) plan(tx store.Tx) error {
 		err := paths.Plan(tx, t.Name, func(i vnet.Instance) paths.State {
 			_, state, err := s.function(tx, i, groups)
 			failed = errors.Join(failed, err)
+			if state == paths.Dead && s.ports == nil && !i.Hung {
+				state = paths.Serves // nobody can say, and what leads may go on
+			}
 			return state
 		}, time.Now().UTC())
 		if err := errors.Join(err, failed); err != nil {
