@@ -262,3 +262,27 @@ func TestChainLeadsNetworksThatComeLater(t *testing.T) {
 	late.Del()
 	agree()
 }
+
+// What comes and goes on another bridge of the node leaves a chain's paths as they are.
+func TestChainsOnTwoBridges(t *testing.T) {
+	w := newChained(t)
+	fw := w.bridge("fw")
+	w.lead("fw")
+	w.ctl("group", "add", "red/fw")
+	w.ctl("chain", "add", "red/c", "--group", "fw", "--from", "any", "--to", "label:role=server")
+	two := w.Conf("red", "web", web4).With("bridge", "br-two")
+	client, server := w.Attach("client2", two), w.Attach("server2", two.With("labels", map[string]string{"role": "server"}))
+	server.Echo(80)
+	theirs := watch(w.Function("fw2", two, "fw", 0).Bridges())
+	for from, f := range map[*lab.Container]*watched{w.client: fw, client: theirs} {
+		to := map[*lab.Container]netip.Addr{w.client: w.server.IP4, client: server.IP4}[from]
+		lab.Eventually(t, "the chain to lead", func() bool {
+			tk := token("two")
+			return from.Exchange("udp", addrPort(to, 80), tk) == nil && lab.Within(lab.Patience()/20, func() bool { return f.saw(tk) == [2]int{1, 1} })
+		})
+	}
+	theirs.Del()
+	tk := token("still")
+	lab.Must(t, w.client.Exchange("tcp", w.to(false), tk))
+	fw.sees(t, tk, 1, 1)
+}

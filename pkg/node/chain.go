@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -20,9 +21,9 @@ import (
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-// standing is what the switch and the kernel say of a bridge's ports, at one moment.
+// standing is what the switch and the kernel say of the ports of all bridges, at one moment, with one bridge to render for.
 type standing struct {
-	bridge string
+	bridge string // empty: any
 	ports  map[vnet.EndpointID]uint32 // OpenFlow port numbers; nil: there is no such bridge, or no switch
 	up     map[vnet.EndpointID]bool   // whose link works
 }
@@ -34,9 +35,24 @@ func (n *Node) stand(ctx context.Context, bridge string) (standing, error) {
 	if s.ports, err = n.ofports(ctx, bridge); err != nil {
 		return s, err
 	}
-	links, err := veth.List(ctx, linkAlias(bridge))
+	others, err := n.bridges(ctx)
+	if err != nil {
+		return s, err
+	}
+	for _, other := range others {
+		if other == bridge {
+			continue
+		}
+		ports, err := n.ofports(ctx, other)
+		if err != nil && !errors.Is(err, vnet.ErrNotFound) {
+			return s, err
+		}
+		maps.Copy(s.ports, ports)
+	}
+	links, err := veth.List(ctx, "tenet ")
 	for _, l := range links {
-		s.up[vnet.EndpointID(strings.TrimPrefix(l.Alias, linkAlias(bridge)))] = l.Works
+		words := strings.Fields(l.Alias) // linkAlias and the endpoint
+		s.up[vnet.EndpointID(words[len(words)-1])] = l.Works
 	}
 	return s, kind(err)
 }
@@ -66,7 +82,7 @@ func (s standing) function(tx store.Tx, i vnet.Instance, groups map[vnet.GroupRe
 	}{{i.Ingress, &f.In}, {i.Egress, &f.Out}} {
 		e, err := store.Endpoint(tx, end.id)
 		switch {
-		case errors.Is(err, vnet.ErrNotFound), err == nil && (e.State != vnet.Ready || e.Bridge != s.bridge):
+		case errors.Is(err, vnet.ErrNotFound), err == nil && (e.State != vnet.Ready || s.bridge != "" && e.Bridge != s.bridge):
 			return f, paths.Gone, nil
 		case err != nil:
 			return f, paths.Gone, err
@@ -79,8 +95,9 @@ func (s standing) function(tx store.Tx, i vnet.Instance, groups map[vnet.GroupRe
 	return f, state, nil
 }
 
-// plan decides anew which paths the chains of all tenants have.
+// plan decides anew which paths the chains of all tenants have, on whatever bridge.
 func (s standing) plan(tx store.Tx) error {
+	s.bridge = ""
 	tenants, err := store.All[vnet.Tenant](tx, store.Tenants)
 	if err != nil {
 		return err

@@ -170,6 +170,7 @@ func (n *Node) chainFlows(ctx context.Context, s standing) ([]openflow.FlowStats
 }
 
 func (s standing) instances(tx store.Tx, tenant vnet.TenantName) ([]InstanceState, error) {
+	s.bridge = ""
 	list, err := store.Instances(tx, tenant)
 	if err != nil {
 		return nil, err
