@@ -29,7 +29,8 @@ type order struct {
 	LayTo     int
 	NetNS     string
 	Talk      *talk
-	Runs      int // of sync, if there is nothing to attach, lay or say
+	Chains    []int // how many to write and measure
+	Runs      int   // of sync, if there is nothing to attach, lay or say
 }
 
 // synced is what sync did.
@@ -61,6 +62,8 @@ func inside() error {
 	switch {
 	case o.Talk != nil:
 		result, err = o.Talk.client(ctx)
+	case len(o.Chains) > 0:
+		result, err = o.chains(ctx)
 	case o.Container != "":
 		result, err = o.addSteps(ctx)
 	case o.LayTo > 0:
@@ -143,7 +146,7 @@ func (o order) sync(ctx context.Context) (synced, error) {
 	n := node.Open(o.Config, nil)
 	defer n.Close()
 	drift, err := n.Sync(ctx)
-	if err == nil && drift.Count() > drift.MissingFlows+drift.StrayFlows {
+	if err == nil && drift.Count() > drift.MissingFlows+drift.StrayFlows+len(drift.Groups) {
 		err = fmt.Errorf("%d endpoints, %d ports and %d links were not as populated, %d ports were missing",
 			len(drift.Endpoints), len(drift.Ports), len(drift.Links), len(drift.Unplugged))
 	}

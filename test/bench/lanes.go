@@ -19,6 +19,7 @@ type lane struct {
 	against string // the lane to hold it against; none: it is one to hold others against
 	client  namespace
 	to      netip.AddrPort // of the server, as the client knows it
+	trips   bool           // whether it echoes, on the port above
 }
 
 // The lanes' names.

@@ -1,4 +1,4 @@
-// Command bench measures what tenet costs, in two parts. `make bench` runs it. It needs root and Open vSwitch.
+// Command bench measures what tenet costs, in three parts. `make bench` runs it. It needs root and Open vSwitch.
 //
 // Part add is ADD and DEL as a container runtime sees them: tenet, the reference plugins bridge with host-local, and a
 // script around ovs-vsctl, in turn, in one run, on nodes of several sizes; with them the floor, which is what the kernel
@@ -6,6 +6,9 @@
 //
 // Part traffic is what containers then say to each other: throughput and connections per second through tenet and
 // through a bridge that only switches, in turn, on one ovs-vswitchd; and what their connections leave in its datapath.
+//
+// Part chains is the same for service chains, against the same functions chained by hand with static flows; and what very
+// many chains take.
 //
 // Everything lives in network namespaces and a directory of its own. The namespaces have no names: they end with the
 // process, however it ends.
@@ -41,6 +44,7 @@ type settings struct {
 const (
 	addPart     = "add"
 	trafficPart = "traffic"
+	chainsPart  = "chains"
 )
 
 func main() {
@@ -74,7 +78,7 @@ func parse(args []string) (settings, error) {
 	var s settings
 	var parts, sizes string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.StringVar(&parts, "part", addPart+","+trafficPart, "`parts` to measure")
+	f.StringVar(&parts, "part", addPart+","+trafficPart+","+chainsPart, "`parts` to measure")
 	f.StringVar(&sizes, "sizes", "0,100,500,1000", "`ports` that the bridges have already")
 	f.IntVar(&s.Rounds, "n", 20, "`rounds` at each size; in each, every subject is measured once")
 	f.IntVar(&s.Parallel, "parallel", 20, "`ADDs` at once; 0 measures none")
@@ -86,8 +90,8 @@ func parse(args []string) (settings, error) {
 		return s, err
 	}
 	for part := range strings.SplitSeq(parts, ",") {
-		if part != addPart && part != trafficPart {
-			return s, fmt.Errorf("-part %s: %q is neither %s nor %s", parts, part, addPart, trafficPart)
+		if part != addPart && part != trafficPart && part != chainsPart {
+			return s, fmt.Errorf("-part %s: %q is none of %s, %s and %s", parts, part, addPart, trafficPart, chainsPart)
 		}
 		s.Parts = append(s.Parts, part)
 	}
@@ -119,6 +123,7 @@ func run(ctx context.Context, s settings) error {
 	}{
 		{addPart, measureAdd},
 		{trafficPart, measureTraffic},
+		{chainsPart, measureChains},
 	} {
 		if !slices.Contains(s.Parts, part.name) {
 			continue

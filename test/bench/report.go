@@ -18,15 +18,16 @@ import (
 
 // A report is everything that a run found out: what is written as JSON.
 type report struct {
-	Machine    host       `json:"machine"`
-	LoadBefore string     `json:"load_before"` // 1, 5 and 15 minutes
-	LoadAfter  string     `json:"load_after"`
-	Took       string     `json:"took"`
-	Settings   settings   `json:"settings"`
-	Targets    []target   `json:"targets"`
-	Sizes      []*results `json:"sizes,omitempty"`
-	Sync       synced     `json:"sync,omitzero"`
-	Traffic    []*traffic `json:"traffic,omitempty"`
+	Machine    host         `json:"machine"`
+	LoadBefore string       `json:"load_before"` // 1, 5 and 15 minutes
+	LoadAfter  string       `json:"load_after"`
+	Took       string       `json:"took"`
+	Settings   settings     `json:"settings"`
+	Targets    []target     `json:"targets"`
+	Sizes      []*results   `json:"sizes,omitempty"`
+	Sync       synced       `json:"sync,omitzero"`
+	Traffic    []*traffic   `json:"traffic,omitempty"`
+	ChainScale []chainScale `json:"chain_scale,omitempty"`
 }
 
 // A host is the machine that was measured on.
@@ -155,6 +156,9 @@ func (r *report) print(to io.Writer) {
 	}
 	if len(r.Traffic) > 0 {
 		r.printTraffic(to)
+	}
+	if len(r.ChainScale) > 0 {
+		r.printScale(to)
 	}
 	t := newTable(to, "Targets")
 	for _, goal := range r.Targets {
@@ -292,11 +296,15 @@ func (r *report) printTraffic(to io.Writer) {
 	}{
 		{"one stream, Gbit/s", "%.2f (%.2f–%.2f)", func(t *traffic) []float64 { return t.Throughput }},
 		{"connections/s", "%.0f (%.0f–%.0f)", func(t *traffic) []float64 { return t.Connections }},
+		{"round trip of a byte, µs", "%.0f (%.0f–%.0f)", func(t *traffic) []float64 { return t.RoundTrip }},
 		{"CPU of ovs-vswitchd, ms/GB", "%.0f (%.0f–%.0f)", func(t *traffic) []float64 { return t.StreamCPU }},
 		{"CPU of ovs-vswitchd, µs/connection", "%.0f (%.0f–%.0f)", func(t *traffic) []float64 { return t.ShortCPU }},
 	} {
 		for _, l := range r.Traffic {
 			values := of.values(l)
+			if len(values) == 0 {
+				continue
+			}
 			row := table.Row{of.name, l.Lane, fmt.Sprintf(of.format, median(values), p10(values), p90(values))}
 			if other := r.lane(l.Against); other != nil {
 				row = append(row, l.Against, ratio(values, of.values(other)), fmt.Sprintf("%.2f", median(ratios(values, of.values(other)))))
@@ -309,6 +317,18 @@ func (r *report) printTraffic(to io.Writer) {
 	t.AppendHeader(table.Row{"lane", "connections", "flows", "tracked", "connections", "flows", "tracked"})
 	for _, l := range r.Traffic {
 		t.AppendRow(table.Row{l.Lane, l.Few.Connections, l.Few.Flows, l.Few.Tracked, l.Many.Connections, l.Many.Flows, l.Many.Tracked})
+	}
+	t.Render()
+}
+
+func (r *report) printScale(to io.Writer) {
+	t := newTable(to, "Chains of four hops, each with a classifier of its own, ms")
+	t.AppendHeader(table.Row{"chains", "flows", "flows of each", "render", "install on an empty switch", "nothing to do", "one chain changes"})
+	for _, s := range r.ChainScale {
+		t.AppendRow(table.Row{
+			s.Chains, s.Flows, fmt.Sprintf("%.1f", float64(s.Flows)/float64(s.Chains)),
+			fmt.Sprintf("%.0f", s.Render), fmt.Sprintf("%.0f", s.Install), fmt.Sprintf("%.0f", s.Nothing), fmt.Sprintf("%.0f", s.Change),
+		})
 	}
 	t.Render()
 }

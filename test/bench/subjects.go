@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,7 +15,8 @@ import (
 // An attachment is one container to attach and detach.
 type attachment struct {
 	id     string
-	number int // makes an address for who has no IPAM
+	ifName string // empty: ifName
+	number int    // makes an address for who has no IPAM
 	ns     namespace
 	result json.RawMessage // of ADD, for DEL: a runtime hands it over as prevResult
 }
@@ -78,7 +80,7 @@ func (w *world) plugin(name string, node namespace, program string, conf map[str
 		return command{
 			Args: []string{w.bin() + "/" + program}, Stdin: stdin,
 			Env: []string{
-				"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + a.id, "CNI_NETNS=" + a.ns.path, "CNI_IFNAME=" + ifName,
+				"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + a.id, "CNI_NETNS=" + a.ns.path, "CNI_IFNAME=" + cmp.Or(a.ifName, ifName),
 				"CNI_PATH=" + w.bin(), "PATH=" + os.Getenv("PATH"),
 			},
 		}, err

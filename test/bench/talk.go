@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,17 +17,19 @@ import (
 // What is said is always the same: the client sends and closes its half, the server answers with how much that was. A
 // stream is one long request; connections are many short ones.
 
-// A talk is what a client is to say, either of the two.
+// A talk is what a client is to say, one of the three.
 type talk struct {
 	To          netip.AddrPort
 	Stream      time.Duration // one connection, as much as goes through
 	Connections int           // short ones, shortAtOnce at a time
+	Trips       int           // a byte there and back, on one connection
 }
 
 // said is how it went.
 type said struct {
 	Bytes uint64
 	Took  time.Duration // until the last answer
+	Trip  time.Duration // of a byte, the median
 }
 
 const (
@@ -54,6 +57,32 @@ func (w *world) serve(n namespace) error {
 				return
 			}
 			go respond(conn)
+		}
+	}()
+	return nil
+}
+
+// echo sends back what comes, on the port above serve's.
+func (w *world) echo(n namespace) error {
+	var l net.Listener
+	err := n.do(func() (err error) { //nolint:nonamedreturns // shorter
+		l, err = net.Listen("tcp4", fmt.Sprintf(":%d", serverPort+1)) //nolint:noctx // listens at once
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("echo: %w", err)
+	}
+	w.servers = append(w.servers, l)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close() //nolint:errcheck // the peer sees
+				_, _ = io.Copy(conn, conn)
+			}()
 		}
 	}()
 	return nil
@@ -89,7 +118,10 @@ func (t talk) client(ctx context.Context) (said, error) {
 			}
 			return nil
 		})
-		return said{n, time.Since(start)}, err
+		return said{Bytes: n, Took: time.Since(start)}, err
+	}
+	if t.Trips > 0 {
+		return t.trips(ctx)
 	}
 	var left atomic.Int64
 	left.Store(int64(t.Connections))
@@ -103,7 +135,29 @@ func (t talk) client(ctx context.Context) (said, error) {
 		})
 	}
 	all.Wait()
-	return said{uint64(t.Connections) * requestSize, time.Since(start)}, errors.Join(failed...)
+	return said{Bytes: uint64(t.Connections) * requestSize, Took: time.Since(start)}, errors.Join(failed...)
+}
+
+// trips sends a byte and waits for it, time and again.
+func (t talk) trips(ctx context.Context) (said, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp4", netip.AddrPortFrom(t.To.Addr(), t.To.Port()+1).String())
+	if err != nil {
+		return said{}, err
+	}
+	defer conn.Close() //nolint:errcheck // nothing to lose
+	took := make([]time.Duration, t.Trips)
+	for i, b := 0, make([]byte, 1); i < len(took); i++ {
+		start := time.Now()
+		if _, err := conn.Write(b); err != nil {
+			return said{}, err
+		}
+		if _, err := io.ReadFull(conn, b); err != nil {
+			return said{}, err
+		}
+		took[i] = time.Since(start)
+	}
+	slices.Sort(took)
+	return said{Trip: took[len(took)/2]}, nil
 }
 
 func (t talk) short(ctx context.Context) error {

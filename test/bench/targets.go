@@ -23,14 +23,51 @@ const (
 	syncOf       = 1000 // endpoints
 	syncDuration = 1000.0
 	ofNormal     = 0.95 // of the throughput, the median of the rounds' ratios
+	ofHand       = 0.9  // of the same functions chained by hand
+	ofPlain      = 0.95 // of what a tenant without chains has
+	scaleOf      = 1000 // chains
+	scaleIn      = 2000.0
 )
 
 func (r *report) judge() {
 	if len(r.Sizes) > 0 {
 		r.judgeAdd()
 	}
-	if len(r.Traffic) > 0 {
+	if r.lane(normalLane) != nil {
 		r.judgeTraffic()
+	}
+	if len(r.ChainScale) > 0 {
+		r.judgeChains()
+	}
+	for _, t := range r.Traffic {
+		if t.Against != "" {
+			name := fmt.Sprintf("%s: datapath flows of %d connections as of %d", t.Lane, t.Many.Connections, t.Few.Connections)
+			r.noMore(name, t.Many.Flows, t.Few.Flows+hashed(t.Lane))
+		}
+	}
+}
+
+// hashed is how many flows more there may be with more connections: those for slots of a group's hash that the first few
+// did not fall into.
+func hashed(lane string) int {
+	if lane == sharedLane {
+		return 64
+	}
+	return 0
+}
+
+func (r *report) judgeChains() {
+	for _, hops := range chainHops {
+		led, hand := r.lane(chainLane(hops)), r.lane(handLane(hops))
+		r.atLeast(fmt.Sprintf("one stream through %d hops, of that by hand", hops), median(ratios(led.Throughput, hand.Throughput)), ofHand)
+		r.atLeast(fmt.Sprintf("round trips through %d hops, of those by hand", hops), median(ratios(hand.RoundTrip, led.RoundTrip)), ofHand)
+	}
+	r.atLeast("one stream beside a chain, of that without", median(ratios(r.lane(besideLane).Throughput, r.lane(tenetLane).Throughput)), ofPlain)
+	r.noMore("connections tracked beside a chain", r.lane(besideLane).Many.Tracked, 0)
+	for _, s := range r.ChainScale {
+		if s.Chains == scaleOf {
+			r.atMost(fmt.Sprintf("%d chains of 4 hops rendered and installed", s.Chains), s.Install, scaleIn, "ms")
+		}
 	}
 }
 
@@ -66,12 +103,6 @@ func (r *report) judgeTraffic() {
 	inside, normal := r.lane(tenetLane), r.lane(normalLane)
 	r.atLeast("one stream through tenet, of NORMAL's", median(ratios(inside.Throughput, normal.Throughput)), ofNormal)
 	r.noMore("connections tracked in a network without a way out", inside.Many.Tracked, 0)
-	for _, t := range r.Traffic {
-		if t.Against != "" {
-			name := fmt.Sprintf("%s: datapath flows of %d connections as of %d", t.Lane, t.Many.Connections, t.Few.Connections)
-			r.noMore(name, t.Many.Flows, t.Few.Flows)
-		}
-	}
 }
 
 func (r *report) noMore(name string, counted, limit int) {

@@ -20,6 +20,7 @@ type traffic struct {
 	Connections []float64 `json:"connections_per_s"` // short ones
 	StreamCPU   []float64 `json:"cpu_ms_per_gbyte"`  // of ovs-vswitchd
 	ShortCPU    []float64 `json:"cpu_us_per_connection"`
+	RoundTrip   []float64 `json:"round_trip_us"` // median of many on one connection
 	Few         left      `json:"after_few"`
 	Many        left      `json:"after_many"`
 }
@@ -34,6 +35,7 @@ type left struct {
 const (
 	streamFor       = time.Second
 	sampled         = 2000 // connections of one sample
+	tripsSampled    = 1000
 	fewConnections  = 20
 	manyConnections = 1000
 )
@@ -44,6 +46,12 @@ func measureTraffic(ctx context.Context, w *world, r *report, start time.Time) e
 	if err != nil {
 		return err
 	}
+	return w.measureLanes(ctx, r, lanes, start)
+}
+
+func (w *world) measureLanes(ctx context.Context, r *report, lanes []lane, start time.Time) error {
+	first := len(r.Traffic)
+	var err error
 	for _, l := range lanes {
 		say("%s %s: what connections leave", elapsed(start), l.name)
 		t := &traffic{Lane: l.name, Against: l.against}
@@ -59,7 +67,7 @@ func measureTraffic(ctx context.Context, w *world, r *report, start time.Time) e
 		say("%s traffic: round %d of %d", elapsed(start), round+1, w.TrafficRounds)
 		for i := range lanes {
 			at := (round + i) % len(lanes)
-			if err := w.sample(ctx, lanes[at], r.Traffic[at]); err != nil {
+			if err := w.sample(ctx, lanes[at], r.Traffic[first+at]); err != nil {
 				return fmt.Errorf("%s: %w", lanes[at].name, err)
 			}
 		}
@@ -85,11 +93,21 @@ func (w *world) sample(ctx context.Context, l lane, to *traffic) error {
 		return err
 	}
 	after, err := w.switchCPU()
+	if err != nil {
+		return err
+	}
+	if l.trips {
+		trips, err := w.say(ctx, l, talk{Trips: tripsSampled})
+		if err != nil {
+			return err
+		}
+		to.RoundTrip = append(to.RoundTrip, float64(trips.Trip.Nanoseconds())/1000)
+	}
 	to.Throughput = append(to.Throughput, float64(stream.Bytes)*8/float64(stream.Took.Nanoseconds()))
 	to.Connections = append(to.Connections, sampled/short.Took.Seconds())
 	to.StreamCPU = append(to.StreamCPU, ms(between-before)/float64(stream.Bytes)*1e9)
 	to.ShortCPU = append(to.ShortCPU, ms(after-between)*1000/sampled)
-	return err
+	return nil
 }
 
 // switchCPU is what ovs-vswitchd has used of the CPUs: the userspace datapath is in it. It is less moved by what else

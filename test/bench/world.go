@@ -113,7 +113,7 @@ func (w *world) programs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := goTool(ctx, root, "build", "-trimpath", "-ldflags=-s -w", "-o", w.bin()+"/", "./plugins/tenet", "./test/bench/meter"); err != nil {
+	if _, err := goTool(ctx, root, "build", "-trimpath", "-ldflags=-s -w", "-o", w.bin()+"/", "./plugins/tenet", "./cmd/tenetctl", "./test/bench/meter"); err != nil {
 		return err
 	}
 	for _, plugin := range []string{"main/bridge", "ipam/host-local"} {
