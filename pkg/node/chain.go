@@ -23,7 +23,7 @@ import (
 
 // standing is what the switch and the kernel say of the ports of all bridges, at one moment, with one bridge to render for.
 type standing struct {
-	bridge string // empty: any
+	bridge string                     // empty: any
 	ports  map[vnet.EndpointID]uint32 // OpenFlow port numbers; nil: there is no such bridge, or no switch
 	up     map[vnet.EndpointID]bool   // whose link works
 }

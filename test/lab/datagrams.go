@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"strings"
@@ -10,21 +11,22 @@ import (
 	"github.com/gopacket/gopacket/layers"
 )
 
-// Datagrams sends UDP datagrams from many source ports without a socket for each, and counts what comes back.
+// Datagrams sends UDP datagrams from many source ports without a socket for each, and notes what comes back.
 type Datagrams struct {
 	c   *Container
 	mac []byte
 	k   *Capture
 	out func(frame []byte)
-	got int
-	at  int
+
+	answered map[uint16]bool // by the port it was sent from
+	seen     int             // frames of k
 }
 
 // Datagrams begins. The container's kernel does not know of the ports: what comes back is dropped before it answers.
 func (c *Container) Datagrams() *Datagrams {
 	c.tb.Helper()
 	c.Sh("nft", "add table inet quiet; add chain inet quiet out { type filter hook output priority 0; }; add rule inet quiet out icmp type destination-unreachable drop")
-	return &Datagrams{c: c, k: c.Capture(), out: c.Sender()}
+	return &Datagrams{c: c, k: c.Capture(), out: c.Sender(), answered: map[uint16]bool{}}
 }
 
 // Send sends one from a source port.
@@ -39,17 +41,17 @@ func (d *Datagrams) Send(to netip.AddrPort, from uint16, payload string) {
 	d.out(Frame(Eth(d.c.MAC, d.mac, layers.EthernetTypeIPv4), ip, u, gopacket.Payload(payload)))
 }
 
-// Got is how many datagrams have come back.
-func (d *Datagrams) Got() int {
+// Answered tells whether something has come back for what was sent from a port.
+func (d *Datagrams) Answered(from uint16) bool {
 	d.k.mu.Lock()
 	defer d.k.mu.Unlock()
-	for _, f := range d.k.frames[d.at:] {
-		if len(f) > 42 && f[12] == 8 && f[13] == 0 && f[23] == 17 { // IPv4, UDP
-			d.got++
+	for _, f := range d.k.frames[d.seen:] {
+		if len(f) > 42 && f[12] == 8 && f[13] == 0 && f[23] == 17 { // IPv4 without options, UDP
+			d.answered[binary.BigEndian.Uint16(f[36:])] = true
 		}
 	}
-	d.at = len(d.k.frames)
-	return d.got
+	d.seen = len(d.k.frames)
+	return d.answered[from]
 }
 
 // neighbour is the MAC that the container's kernel knows for an address of its network.
