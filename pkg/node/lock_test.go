@@ -40,7 +40,6 @@ func TestOneAtATimeForAnAttachment(t *testing.T) {
 
 // A lock dies with its holder, however that dies.
 func TestLockOfADeadProcessIsFree(t *testing.T) {
-	dir := t.TempDir()
 	if holding := os.Getenv("TENET_TEST_HOLD"); holding != "" {
 		if _, err := node.Open(node.Config{DataDir: holding}, nil).LockAttachment(t.Context(), "aaaa"); err != nil {
 			t.Fatal(err)
@@ -50,6 +49,7 @@ func TestLockOfADeadProcessIsFree(t *testing.T) {
 		}
 		select {}
 	}
+	dir := t.TempDir()
 	holder := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$")
 	holder.Env = append(os.Environ(), "TENET_TEST_HOLD="+dir)
 	out, err := holder.StdoutPipe()
