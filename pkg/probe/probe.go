@@ -3,6 +3,7 @@
 package probe
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -112,52 +113,48 @@ func (p *Prober) Through(wait time.Duration) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	deadline := time.Now().Add(wait)
+	for _, c := range p.out {
+		if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
+			return false, err
+		}
+	}
 	if _, err := p.in.WriteTo(frame, &packet.Addr{HardwareAddr: p.target.Dst}); err != nil {
 		return false, fmt.Errorf("link %s: %w", p.target.In, err)
 	}
 	came := make(chan error, len(p.out))
 	for _, c := range p.out {
-		go func() { came <- await(c, token(p.seq), deadline) }()
+		go func() { came <- await(c, token(p.seq)) }()
 	}
+	through := false
 	var failed error
-	for range p.out {
+	for range p.out { // all of them, so that none reads on when the next is sent
 		switch err := <-came; {
 		case err == nil:
-			for _, c := range p.out { // the others need not wait on
+			through = true
+			for _, c := range p.out {
 				_ = c.SetReadDeadline(time.Unix(1, 0))
 			}
-			return true, nil
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			failed = err
 		}
+	}
+	if through {
+		return true, nil
 	}
 	return false, failed
 }
 
 // await reads until the packet has come in.
-func await(c *packet.Conn, token []byte, deadline time.Time) error {
-	if err := c.SetReadDeadline(deadline); err != nil {
-		return err
-	}
+func await(c *packet.Conn, token []byte) error {
 	for b := make([]byte, 2048); ; {
 		n, _, err := c.ReadFrom(b)
 		if err != nil {
 			return err
 		}
-		if contains(b[:n], token) {
+		if bytes.Contains(b[:n], token) {
 			return nil
 		}
 	}
-}
-
-func contains(frame, token []byte) bool {
-	for i := 14; i+len(token) <= len(frame); i++ {
-		if string(frame[i:i+len(token)]) == string(token) {
-			return true
-		}
-	}
-	return false
 }
 
 // token is what tells a probe from the ones before.
