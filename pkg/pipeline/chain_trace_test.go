@@ -122,6 +122,12 @@ func TestALedAnswerIsMeteredOnce(t *testing.T) {
 	}
 }
 
+// comesTo waits for a fate: the switch sees that a port has gone down with its next turn.
+func comesTo(t *testing.T, sw *ovstest.Switch, sentence, packet, want string) {
+	t.Helper()
+	ovstest.Wait(t, sentence+": "+want, func() bool { return fate(trace(t, sw, packet)) == want })
+}
+
 // A function is dead as soon as one of its ports is.
 func TestWhereChainsLeadPastTheDead(t *testing.T) {
 	sw := exampleSwitch(t)
@@ -132,8 +138,7 @@ func TestWhereChainsLeadPastTheDead(t *testing.T) {
 	}
 	expect := func(sentence, packet, want string) {
 		t.Helper()
-		// The switch sees a port go down with its next turn.
-		ovstest.Wait(t, sentence+": "+want, func() bool { return fate(trace(t, sw, packet)) == want })
+		comesTo(t, sw, sentence, packet, want)
 	}
 	down("p302", "p331")
 	expect("closed: dropped, though the port that it goes in by works", chainFromA1+toDB+path1+established, "drop in 35")
@@ -172,10 +177,7 @@ func TestAChainOfTheDeadPasses(t *testing.T) {
 		{chainFromA1 + "dl_dst=0a:58:0a:00:00:03,udp,nw_src=10.0.0.2,nw_dst=10.0.0.3,nw_ttl=64", "102"},
 		{"in_port=102,dl_src=0a:58:0a:00:00:03,dl_dst=0a:58:0a:00:00:02,udp,nw_src=10.0.0.3,nw_dst=10.0.0.2,nw_ttl=64,ct_mark=1,ct_label=0x60000000000000000 --ct-next trk,new" + reply, "101"},
 	} {
-		out := trace(t, sw, tc.packet)
-		if got := fate(out); got != tc.fate {
-			t.Errorf("%s: %s, want %s\n%s", tc.packet, got, tc.fate, out)
-		}
+		comesTo(t, sw, "past all", tc.packet, tc.fate)
 	}
 }
 
