@@ -10,10 +10,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tenet-cni/tenet/pkg/ovs"
 )
 
-// Part chains holds chains against the floor: the same functions, Linux bridges in containers, on the same bridge, with
-// static flows from port to port.
+// Part chains holds chains against the floor: the same client, server and functions, Linux bridges in containers, joined by
+// static flows from port to port. A lane by hand has these flows, which come before any of tenet's, and the chain's does not.
 
 // chainHops are the lengths of chains that are measured.
 var chainHops = []int{1, 2, 4}
@@ -42,30 +44,26 @@ func measureChains(ctx context.Context, w *world, r *report, start time.Time) er
 }
 
 func (w *world) chainLanes(ctx context.Context) ([]lane, error) {
-	plain, err := w.ends(ctx, tenetLane, "", "plain", false)
+	plain, err := w.ends(ctx, tenetLane, "", "plain")
 	if err != nil {
 		return nil, err
 	}
 	lanes := []lane{plain.lane}
-	var wires [][]string
 	for _, hops := range chainHops {
-		hand, err := w.ends(ctx, handLane(hops), "", fmt.Sprintf("hand%d", hops), true)
+		e, err := w.ends(ctx, chainLane(hops), handLane(hops), fmt.Sprintf("led%d", hops))
 		if err != nil {
 			return nil, err
 		}
-		_, ports, err := w.groups(ctx, hand.tenant, hops, 1)
+		ports, err := w.lead(ctx, e, hops, 1, serverPort)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", hand.name, err)
+			return nil, fmt.Errorf("%s: %w", e.name, err)
 		}
-		wires = append(wires, append(append([]string{hand.client}, ports...), hand.server))
-		led, err := w.ends(ctx, chainLane(hops), handLane(hops), fmt.Sprintf("led%d", hops), true)
-		if err != nil {
-			return nil, err
-		}
-		if err := w.lead(ctx, led, hops, 1, serverPort); err != nil {
-			return nil, fmt.Errorf("%s: %w", led.name, err)
-		}
-		lanes = append(lanes, hand.lane, led.lane)
+		wire := append(append([]string{e.clientPort}, ports...), e.serverPort)
+		hand, led := e.lane, e.lane
+		hand.name, hand.against = handLane(hops), ""
+		hand.prepare = func(ctx context.Context) error { return w.wire(ctx, wire, true) }
+		led.prepare = func(ctx context.Context) error { return w.wire(ctx, wire, false) }
+		lanes = append(lanes, hand, led)
 	}
 	for _, l := range []struct {
 		name, against, tenant string
@@ -75,54 +73,43 @@ func (w *world) chainLanes(ctx context.Context) ([]lane, error) {
 		{sharedLane, handLane(2), "shared", 3, serverPort},
 		{besideLane, tenetLane, "beside", 1, serverPort + 100},
 	} {
-		e, err := w.ends(ctx, l.name, l.against, l.tenant, true)
+		e, err := w.ends(ctx, l.name, l.against, l.tenant)
 		if err == nil {
-			err = w.lead(ctx, e, 2, l.each, l.port)
+			_, err = w.lead(ctx, e, 2, l.each, l.port)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", l.name, err)
 		}
 		lanes = append(lanes, e.lane)
 	}
-	if err := w.db.settle(); err != nil {
-		return nil, err
-	}
-	for _, ports := range wires { // last: tenetctl takes away what it does not know
-		if err := w.wire(ctx, ports); err != nil {
-			return nil, err
-		}
-	}
-	return lanes, nil
+	return lanes, w.db.settle()
 }
 
-// ends is a lane with its tenant, and the ports of client and server.
+// ends is a lane with its tenant, and the OpenFlow port numbers of client and server.
 type ends struct {
 	lane
 
-	tenant         string
-	client, server string // OpenFlow port numbers
+	tenant                 string
+	clientPort, serverPort string
 }
 
 // ends lays a client and a server of a tenant of their own.
-func (w *world) ends(ctx context.Context, name, against, tenant string, numbered bool) (ends, error) {
+func (w *world) ends(ctx context.Context, name, against, tenant string) (ends, error) {
 	e := ends{lane: lane{name: name, against: against, trips: true}, tenant: tenant}
 	join := w.joinTenet(map[string]any{"tenant": tenant})
 	var err error
-	if e.lane.client, _, err = join(ctx); err != nil {
-		return e, fmt.Errorf("%s: client: %w", name, err)
-	}
-	if numbered {
-		e.client, err = w.lastPort(ctx)
+	if e.client, _, err = join(ctx); err == nil {
+		e.clientPort, err = w.lastPort(ctx)
 	}
 	if err != nil {
-		return e, err
+		return e, fmt.Errorf("%s: client: %w", name, err)
 	}
-	ns, addr, err := join(ctx)
+	server, addr, err := join(ctx)
 	if err == nil {
-		err = errors.Join(w.serve(ns), w.echo(ns))
+		err = errors.Join(w.serve(server), w.echo(server))
 	}
-	if err == nil && numbered {
-		e.server, err = w.lastPort(ctx)
+	if err == nil {
+		e.serverPort, err = w.lastPort(ctx)
 	}
 	e.to = netip.AddrPortFrom(addr, serverPort)
 	if err != nil {
@@ -197,27 +184,31 @@ func (w *world) groups(ctx context.Context, tenant string, hops, each int) ([]st
 	return names, ports, nil
 }
 
-// wire joins each two ports with static flows.
-func (w *world) wire(ctx context.Context, ports []string) error {
+// wire joins each two ports with static flows, or parts them, and waits until the datapath has taken that in.
+func (w *world) wire(ctx context.Context, ports []string, join bool) error {
 	for i := 0; i < len(ports); i += 2 {
 		for _, way := range [][2]string{{ports[i], ports[i+1]}, {ports[i+1], ports[i]}} {
-			flow := fmt.Sprintf("table=0,priority=65000,in_port=%s,actions=output:%s", way[0], way[1])
-			if _, err := w.run(ctx, "ovs-ofctl", "-O", "OpenFlow15", "add-flow", ovsBridge, flow); err != nil {
+			flow, command := "table=0,priority=65000,in_port="+way[0], []string{"--strict", "del-flows"}
+			if join {
+				flow, command = flow+",actions=output:"+way[1], []string{"add-flow"}
+			}
+			if _, err := w.run(ctx, append(append([]string{"ovs-ofctl", "-O", "OpenFlow15"}, command...), ovsBridge, flow)...); err != nil {
 				return err
 			}
 		}
 	}
-	return nil
+	_, err := ovs.Control(ctx, w.sw.RunDir, "revalidator/wait")
+	return err
 }
 
-// lead has tenet lead what goes to a port of the lane's server.
-func (w *world) lead(ctx context.Context, e ends, hops, each, port int) error {
-	names, _, err := w.groups(ctx, e.tenant, hops, each)
+// lead has tenet lead what goes to a port of the lane's server, and returns the ports of the first function of each hop.
+func (w *world) lead(ctx context.Context, e ends, hops, each, port int) ([]string, error) {
+	names, ports, err := w.groups(ctx, e.tenant, hops, each)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	args := []string{"chain", "add", e.tenant + "/c", "--group", strings.Join(names, ","), "--from", "any", "--to", e.to.Addr().String()}
-	return w.tenetctl(ctx, append(args, "--protocol", "tcp", "--port", fmt.Sprintf("%d-%d", port, port+1))...)
+	return ports, w.tenetctl(ctx, append(args, "--protocol", "tcp", "--port", fmt.Sprintf("%d-%d", port, port+1))...)
 }
 
 // tenetctl runs the operator's program on the node.

@@ -20,6 +20,8 @@ type lane struct {
 	client  namespace
 	to      netip.AddrPort // of the server, as the client knows it
 	trips   bool           // whether it echoes, on the port above
+
+	prepare func(context.Context) error // if set, what is to be done before it is measured
 }
 
 // The lanes' names.

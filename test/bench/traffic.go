@@ -76,6 +76,9 @@ func (w *world) measureLanes(ctx context.Context, r *report, lanes []lane, start
 }
 
 func (w *world) sample(ctx context.Context, l lane, to *traffic) error {
+	if err := l.enter(ctx); err != nil {
+		return err
+	}
 	before, err := w.switchCPU()
 	if err != nil {
 		return err
@@ -110,6 +113,13 @@ func (w *world) sample(ctx context.Context, l lane, to *traffic) error {
 	return nil
 }
 
+func (l lane) enter(ctx context.Context) error {
+	if l.prepare == nil {
+		return nil
+	}
+	return l.prepare(ctx)
+}
+
 // switchCPU is what ovs-vswitchd has used of the CPUs: the userspace datapath is in it. It is less moved by what else
 // the machine does than any time is.
 func (w *world) switchCPU() (time.Duration, error) {
@@ -124,6 +134,9 @@ func (w *world) switchCPU() (time.Duration, error) {
 // leave opens connections where the datapath knows nothing, and counts what it knows then. A flow that nobody uses
 // stays for ten seconds, in which the connections are long over.
 func (w *world) leave(ctx context.Context, l lane, count int) (left, error) {
+	if err := l.enter(ctx); err != nil {
+		return left{}, err
+	}
 	for _, forget := range []string{"revalidator/purge", "dpctl/flush-conntrack"} {
 		if _, err := ovs.Control(ctx, w.sw.RunDir, forget); err != nil {
 			return left{}, err
