@@ -132,17 +132,21 @@ func (c chain) rewritten(g vnet.GroupName) []uint64 {
 // More slots than need be are not wanted, since each is a flow of the datapath when its first packet comes.
 const (
 	leastSlots = 64
-	mostSlots  = 256
-	nearEnough = 0.05 // of a path's share
+	mostSlots  = vnet.MaxInstances // and there are no more paths than instances
+	nearEnough = 0.05              // of a path's share
 )
 
-// slots says how many of the hash's slots each path gets, and how many there are.
+// slots says how many of the hash's slots each path gets: at least one, so there may be no more paths than mostSlots.
 func slots(paths []vnet.Path) []int {
 	total := 0
 	for _, p := range paths {
 		total += p.Weight
 	}
-	for n := leastSlots; ; n *= 2 {
+	n := leastSlots
+	for n < len(paths) {
+		n *= 2
+	}
+	for ; ; n *= 2 {
 		got, left, worst := make([]int, len(paths)), n, 0.0
 		for i, p := range paths {
 			got[i] = max(1, p.Weight*n/total)
@@ -205,7 +209,6 @@ func (c chain) choose(leg vnet.Leg) ([]openflow.GroupConfig, openflow.Flow) {
 	case len(paths) == 1:
 		return nil, c.flow(ChainSelect, 100, m, pick(paths[0])...)
 	}
-	paths = paths[:min(len(paths), mostSlots)]
 	group := openflow.GroupConfig{ID: leg.Number, Type: openflow.GroupSelect}
 	watched := apart(paths)
 	for i, parts := range weights(slots(paths)) {

@@ -37,6 +37,9 @@ func PutChain(tx Tx, c vnet.Chain) error {
 	if err := checkGroups(tx, c); err != nil {
 		return err
 	}
+	if err := checkInstances(tx, c, 0); err != nil {
+		return err
+	}
 	for i, k := range c.Classifiers {
 		for _, s := range []vnet.Selector{k.From, k.To} {
 			if err := checkSelector(tx, c, s); err != nil {

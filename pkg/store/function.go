@@ -96,16 +96,44 @@ func MayJoin(tx Tx, t vnet.TenantName, at vnet.Attachment, f vnet.FunctionPort) 
 	if _, err := i.With(at.ID(), f); err != nil {
 		return g, err
 	}
+	if g.Mode == vnet.Rewriting && f.Port == vnet.Both {
+		return g, vnet.WithHint(vnet.Invalidf("serviceFunction: group %s rewrites packets, and what such a function lets out is known by the port alone", ref),
+			"give the container two attachments, one for port ingress and one for egress")
+	}
 	all, err := All[vnet.Chain](tx, ChainsOf(t))
 	if err != nil {
 		return g, err
 	}
 	for _, c := range all {
-		if slices.Contains(c.Groups, f.Group) && names(c, func(s vnet.Selector) bool { return s.Endpoint == at.String() }) {
+		if !slices.Contains(c.Groups, f.Group) {
+			continue
+		}
+		if i.Number == 0 {
+			if err := checkInstances(tx, c, 1); err != nil {
+				return g, err
+			}
+		}
+		if names(c, func(s vnet.Selector) bool { return s.Endpoint == at.String() }) {
 			return g, ownClient(c, at.String(), f.Group)
 		}
 	}
 	return g, nil
+}
+
+// checkInstances returns a vnet.ErrExhausted if the chain's groups have too many instances together, with so many more.
+func checkInstances(tx Tx, c vnet.Chain, more int) error {
+	for _, g := range c.Groups {
+		n, err := count(tx, functionsIn(vnet.GroupRef{Tenant: c.Tenant, Group: g}))
+		if err != nil {
+			return err
+		}
+		more += n
+	}
+	if more > vnet.MaxInstances {
+		return vnet.WithHint(fmt.Errorf("chain %s would lead through %d instances, %d at most: %w", c.Ref(), more, vnet.MaxInstances, vnet.ErrExhausted),
+			"take some away, or lead by several chains through groups of their own")
+	}
+	return nil
 }
 
 func ownClient(c vnet.Chain, endpoint string, g vnet.GroupName) error {

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -163,12 +164,47 @@ func TestWhoAChainNamesCannotServeInIt(t *testing.T) {
 	if _, err := join("c1", "fw"); !errors.Is(err, vnet.ErrInvalid) || !strings.Contains(err.Error(), "chain blue/out leads through group fw, so c1/eth0 cannot be its function and its client or server, too") {
 		t.Errorf("got %v", err)
 	}
-	for _, may := range [][2]string{{"c1", "nat"}, {"c2", "fw"}} {
+	for _, may := range [][2]string{{"c1", "ids"}, {"c2", "fw"}} {
 		if g, err := join(may[0], may[1]); err != nil || string(g.Name) != may[1] {
 			t.Errorf("%v: got %+v, %v", may, g, err)
 		}
 	}
+	if _, err := join("c2", "nat"); !errors.Is(err, vnet.ErrInvalid) || !strings.Contains(err.Error(), "rewrites packets") || vnet.Hint(err) == "" {
+		t.Errorf("both ports of a function that rewrites: %v", err)
+	}
 	if _, err := join("c2", "own"); !errors.Is(err, vnet.ErrNotFound) || !strings.Contains(err.Error(), "serviceFunction: group blue/own does not exist") || vnet.Hint(err) == "" {
 		t.Errorf("a group of another tenant: %v", err)
+	}
+}
+
+// The switch shares new connections among so many ways and no more: neither a function nor a chain makes them more.
+func TestAChainHasSoManyInstances(t *testing.T) {
+	s := chained(t)
+	if err := putChain(t, s, "out", `{"groups":["fw"],`+toWeb+`}`); err != nil {
+		t.Fatal(err)
+	}
+	for i := range vnet.MaxInstances {
+		m := member(fmt.Sprintf("f%d", i), "eth0", "fw", vnet.Both)
+		if i == 0 {
+			m.Function.Group = "ids"
+		}
+		update(t, s, attached(&m))
+	}
+	join := func(container string, role vnet.PortRole) error {
+		return s.View(t.Context(), func(tx store.Tx) error {
+			_, err := store.MayJoin(tx, "blue", vnet.Attachment{Container: container, IfName: "eth1"}, vnet.FunctionPort{Group: "fw", Port: role})
+			return err
+		})
+	}
+	if err := join("one-more", vnet.Both); err != nil {
+		t.Errorf("the last: %v", err)
+	}
+	m := member("one-more", "eth0", "fw", vnet.Ingress)
+	update(t, s, attached(&m))
+	before := everything(t, s)
+	wantRefused(t, s, before, putChain(t, s, "long", `{"groups":["fw","ids"],`+toWeb+`,"priority":5}`), vnet.ErrExhausted, "257 instances, 256 at most")
+	wantRefused(t, s, before, join("two-more", vnet.Ingress), vnet.ErrExhausted, "257 instances, 256 at most")
+	if err := join("one-more", vnet.Egress); err != nil {
+		t.Errorf("the other port of one that is in: %v", err)
 	}
 }

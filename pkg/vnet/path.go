@@ -11,6 +11,10 @@ const MaxPath PathID = 1<<15 - 1
 // MaxHops is how many groups a chain may have.
 const MaxHops = 8
 
+// MaxInstances is how many instances the groups of a chain may have together: the switch shares new connections among
+// 256 ways at most.
+const MaxInstances = 256
+
 // Path is one concrete way through a chain: an instance of each of its groups. A connection keeps its path.
 type Path struct {
 	ID   PathID `json:"id"`
