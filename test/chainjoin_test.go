@@ -2,9 +2,12 @@ package test
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/tenet-cni/tenet/pkg/vnet"
 	"github.com/tenet-cni/tenet/test/lab"
 )
 
@@ -285,4 +288,60 @@ func TestChainsOnTwoBridges(t *testing.T) {
 	tk := token("still")
 	lab.Must(t, w.client.Exchange("tcp", w.to(false), tk))
 	fw.sees(t, tk, 1, 1)
+}
+
+// A tenant's first chain comes in the middle of an ADD, and of a DEL: who is attached is led, and nothing is left of who goes.
+func TestAFirstChainMeetsAnAddAndADel(t *testing.T) {
+	w := newChained(t)
+	fw := w.bridge("fw")
+	held := func(c *lab.Container, verb, step string) func() error {
+		file := filepath.Join(t.TempDir(), step)
+		call := c.Call(verb)
+		call.Cut = step + "@" + file
+		done := make(chan error, 1)
+		go func() {
+			a, err := w.Exec(call)
+			if err == nil {
+				err = a.Failed()
+			}
+			done <- err
+		}()
+		lab.Eventually(t, verb+" to come to "+step, func() bool { _, err := os.Stat(file); return err == nil })
+		return func() error {
+			lab.Must(t, os.Remove(file))
+			return <-done
+		}
+	}
+	agrees := func() {
+		t.Helper()
+		if out := w.ctl("sync", "--dry-run"); !strings.Contains(out, "agrees") {
+			t.Errorf("the switch does not agree: %s", out)
+		}
+	}
+	for _, step := range []string{"recorded", "connected", "laid", "exposed"} {
+		late := w.Container("late")
+		late.Conf = w.conf
+		goOn := held(late, "ADD", step)
+		w.lead("fw")
+		lab.Must(t, goOn())
+		agrees()
+		tk := token("late")
+		lab.Must(t, late.Exchange("udp", w.to(false), tk))
+		fw.sees(t, tk, 1, 1)
+		w.ctl("chain", "del", "blue/c")
+		late.Del()
+	}
+	for _, step := range []string{"left", "disconnected", "unplugged"} {
+		late := w.Attach("late", w.conf)
+		goOn := held(late, "DEL", step)
+		w.lead("fw")
+		lab.Must(t, goOn())
+		agrees()
+		for _, record := range w.Records() {
+			if strings.HasPrefix(record, "record zones/") && strings.Contains(record, string(vnet.Attachment{Container: "late", IfName: late.IfName}.ID())) {
+				t.Errorf("DEL at %q leaves %s", step, record)
+			}
+		}
+		w.ctl("chain", "del", "blue/c")
+	}
 }

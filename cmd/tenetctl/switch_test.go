@@ -63,7 +63,7 @@ func add(a attachment) error {
 		return err
 	}
 	e := r.Endpoint
-	if err := n.Connect(ctx, r.Network, e, uint32(e.OFPort)); err != nil {
+	if err := n.Connect(ctx, e, uint32(e.OFPort)); err != nil {
 		return err
 	}
 	if err := n.Lay(ctx, &e); err != nil {

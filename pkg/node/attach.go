@@ -87,12 +87,12 @@ func (n *Node) Plug(ctx context.Context, e vnet.Endpoint) (uint32, error) {
 }
 
 // Connect writes the endpoint's flows, with those of its network, in one bundle, for the port
-// number given. On a switch that has lost its flows (ovs-vswitchd was restarted and nobody has
-// synced) it writes all.
+// number given: as the record is now, which a tenant's first chain may have given a zone meanwhile.
+// On a switch that has lost its flows (ovs-vswitchd was restarted and nobody has synced) it writes all.
 //
 // The port need not be there yet: its number is nobody else's. Written before the cable is laid,
 // the flows find ovs-vswitchd idle, and there is never a port that works without them.
-func (n *Node) Connect(ctx context.Context, net pipeline.Network, e vnet.Endpoint, ofport uint32) error {
+func (n *Node) Connect(ctx context.Context, e vnet.Endpoint, ofport uint32) error {
 	unlock, err := n.lockFlows(ctx, e.Bridge)
 	if err != nil {
 		return err
@@ -111,9 +111,17 @@ func (n *Node) Connect(ctx context.Context, net pipeline.Network, e vnet.Endpoin
 		_, err := n.syncFlows(ctx, c, true)
 		return err
 	}
+	var net pipeline.Network
 	var p pipeline.Endpoint
 	err = n.Store.View(ctx, func(tx store.Tx) error {
-		p, err = plugged(tx, e, ofport)
+		now, err := store.Endpoint(tx, e.ID)
+		if err != nil {
+			return err
+		}
+		if net, err = network(tx, now.Ref(), now.Bridge); err != nil {
+			return err
+		}
+		p, err = plugged(tx, now, ofport)
 		return err
 	})
 	if err != nil {
@@ -133,14 +141,17 @@ func (n *Node) Connect(ctx context.Context, net pipeline.Network, e vnet.Endpoin
 	return kind(c.Commit(ctx, adds(flows)))
 }
 
-// Confirm marks the endpoint as ready, with what has become of it: from here on only a DEL, GC or the loss of its link ends it.
+// Confirm marks the endpoint as ready, with the routes that it was laid with: from here on only a DEL, GC or the loss of
+// its link ends it.
 func (n *Node) Confirm(ctx context.Context, e vnet.Endpoint) error {
-	e.State = vnet.Ready
-	return n.put(ctx, e)
-}
-
-func (n *Node) put(ctx context.Context, e vnet.Endpoint) error {
-	return n.Store.Update(ctx, func(tx store.Tx) error { return store.PutEndpoint(tx, &e) })
+	return n.Store.Update(ctx, func(tx store.Tx) error {
+		now, err := store.Endpoint(tx, e.ID)
+		if err != nil {
+			return err
+		}
+		now.State, now.Routes = vnet.Ready, e.Routes
+		return store.PutEndpoint(tx, &now)
+	})
 }
 
 // members returns the OpenFlow ports of a network's endpoints on a bridge.
@@ -153,11 +164,14 @@ func (n *Node) members(ctx context.Context, net pipeline.Network, bridge string)
 	err = n.Store.View(ctx, func(tx store.Tx) error {
 		endpoints, err := store.All[vnet.Endpoint](tx, store.EndpointsOf(net.Ref()))
 		for _, e := range endpoints {
+			if e.Bridge != bridge || e.State == vnet.Leaving { // the group of a function that leaves may have gone
+				continue
+			}
 			p, err := plugged(tx, e, portOf(e, ports))
 			if err != nil {
 				return err
 			}
-			if e.Bridge == bridge && e.State != vnet.Leaving && p.Hears() {
+			if p.Hears() {
 				members = append(members, p.Port)
 			}
 		}

@@ -258,14 +258,19 @@ func (n *Node) linkNetwork(tx store.Tx, w Want) (bool, error) {
 // another endpoint of the network has one of them: two IPAM plugins may not know of each other.
 func (n *Node) Adopt(ctx context.Context, e *vnet.Endpoint, addrs []netip.Addr, routes []vnet.Route) error {
 	return n.Store.Update(ctx, func(tx store.Tx) error {
-		net, err := store.Network(tx, e.Ref())
+		now, err := store.Endpoint(tx, e.ID)
 		if err != nil {
 			return err
 		}
-		if err := address(tx, net, e, addrs); err != nil {
+		net, err := store.Network(tx, now.Ref())
+		if err != nil {
 			return err
 		}
-		e.Routes = append(e.Routes, routes...)
+		if err := address(tx, net, &now, addrs); err != nil {
+			return err
+		}
+		now.Routes = append(now.Routes, routes...)
+		*e = now
 		return store.PutEndpoint(tx, e)
 	})
 }

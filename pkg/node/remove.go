@@ -42,14 +42,18 @@ func (n *Node) Remove(ctx context.Context, id vnet.EndpointID) error {
 func (n *Node) remove(ctx context.Context, e vnet.Endpoint) error {
 	zones := []vnet.Zone{e.Zone}
 	if e.State != vnet.Leaving {
-		e.State = vnet.Leaving
 		err := n.Store.Update(ctx, func(tx store.Tx) error {
-			i, err := store.LeaveGroup(tx, e)
+			now, err := store.Endpoint(tx, e.ID) // a tenant's first chain may have given it a zone
 			if err != nil {
 				return err
 			}
-			zones = append(zones[:1], i.Zone)
-			return store.PutEndpoint(tx, &e)
+			i, err := store.LeaveGroup(tx, now)
+			if err != nil {
+				return err
+			}
+			now.State = vnet.Leaving
+			e, zones = now, []vnet.Zone{now.Zone, i.Zone}
+			return store.PutEndpoint(tx, &now)
 		})
 		if err != nil {
 			return err

@@ -195,7 +195,7 @@ func giveZones(tx Tx, t vnet.TenantName) error {
 			return err
 		}
 		for _, e := range endpoints {
-			if e.Zone != 0 {
+			if e.Zone != 0 || e.State == vnet.Leaving {
 				continue
 			}
 			if err := giveZone(tx, &e); err != nil {

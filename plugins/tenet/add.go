@@ -72,7 +72,7 @@ func attach(ctx context.Context, n *node.Node, r *cni.Request, recorded node.Rec
 	if err := n.EmptyZone(ctx, recorded); err != nil {
 		return nil, err
 	}
-	if err := n.Connect(ctx, network, e, uint32(e.OFPort)); err != nil {
+	if err := n.Connect(ctx, e, uint32(e.OFPort)); err != nil {
 		return nil, err
 	}
 	node.Cut("connected")
@@ -86,7 +86,7 @@ func attach(ctx context.Context, n *node.Node, r *cni.Request, recorded node.Rec
 	}
 	node.Cut("plugged")
 	if ofport != uint32(e.OFPort) { // somebody else's port has the number
-		if err := n.Connect(ctx, network, e, ofport); err != nil {
+		if err := n.Connect(ctx, e, ofport); err != nil {
 			return nil, err
 		}
 	}

@@ -91,7 +91,7 @@ func (o order) addSteps(ctx context.Context) (map[string]float64, error) {
 		{"lock", func() error { _, err := n.LockAttachment(ctx, want.ID()); return err }},
 		{"bridge", func() error { return n.EnsureBridge(ctx) }},
 		{"record", func() (err error) { r, err = n.Record(ctx, want); return err }}, //nolint:nonamedreturns // shorter
-		{"connect", func() error { return n.Connect(ctx, r.Network, r.Endpoint, uint32(r.OFPort)) }},
+		{"connect", func() error { return n.Connect(ctx, r.Endpoint, uint32(r.OFPort)) }},
 		{"lay", func() error { return n.Lay(ctx, &r.Endpoint) }},
 		{"plug", func() error { _, err := n.Plug(ctx, r.Endpoint); return err }},
 		{"confirm", func() error { return n.Confirm(ctx, r.Endpoint) }},
