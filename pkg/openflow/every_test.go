@@ -106,6 +106,8 @@ func everyMatch() []openflow.Match {
 			openflow.CTStateIs(openflow.CTTracked, openflow.CTNew),
 		},
 		{openflow.EthType.Is(0x88cc), openflow.Reg0.Is(1), openflow.CTMark.Is(2)},
+		{openflow.IP, openflow.CTStateIs(openflow.CTTracked, openflow.CTInvalid), openflow.CTNwProto.Is(17)},
+		{openflow.UDP6, openflow.CTStateIs(openflow.CTNew|openflow.CTTracked, 0), openflow.CTNwProto.Is(6)},
 		{openflow.CTLabel.Is(0)},
 		{openflow.CTLabel.Is(0x3e9)},
 		{openflow.CTLabel.Masked(0, 0xff)},

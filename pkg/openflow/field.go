@@ -59,8 +59,12 @@ var (
 	// CTLabel is the connection's label, 128 bits: Bits makes its terms. Only Exec of CT can set it.
 	CTLabel = &Field{"ct_label", "ct_label", "NXM_NX_CT_LABEL", oxm(classNXM1, 108, 16), 128, hexadecimal, 3}
 
-	EthType = &Field{"dl_type", "eth_type", "NXM_OF_ETH_TYPE", oxm(classBasic, 5, 2), 16, etherType, 4}
-	IPProto = &Field{"nw_proto", "nw_proto", "NXM_OF_IP_PROTO", oxm(classBasic, 10, 1), 8, ipProto, 5}
+	EthType = &Field{"dl_type", "eth_type", "NXM_OF_ETH_TYPE", oxm(classBasic, 5, 2), 16, etherType, 7}
+	IPProto = &Field{"nw_proto", "nw_proto", "NXM_OF_IP_PROTO", oxm(classBasic, 10, 1), 8, ipProto, 8}
+
+	// CTNwProto is the protocol of the tracked connection, also where the packet itself does not show it: a later fragment of
+	// IPv6. A term with it needs one of CTState that says that it is tracked and valid.
+	CTNwProto = &Field{"ct_nw_proto", "ct_nw_proto", "", oxm(classNXM1, 119, 1), 8, decimal, 4}
 
 	Reg0 = &Field{"reg0", "reg0", "NXM_NX_REG0", oxm(classNXM1, 0, 4), 32, hexadecimal, 10}
 	Reg1 = &Field{"reg1", "reg1", "NXM_NX_REG1", oxm(classNXM1, 1, 4), 32, hexadecimal, 11}
@@ -118,7 +122,7 @@ var (
 
 // fields finds a field by its header without the mask bit. Read only.
 var fields = byHeader(
-	CTState, CTMark, CTLabel, EthType, IPProto, Reg0, Reg1, Reg2, Reg3, Reg4, Reg5, Reg6, Reg7, Reg9, TunID, TunSrc, TunDst,
+	CTState, CTMark, CTLabel, CTNwProto, EthType, IPProto, Reg0, Reg1, Reg2, Reg3, Reg4, Reg5, Reg6, Reg7, Reg9, TunID, TunSrc, TunDst,
 	Metadata, InPort, VLANTCI, EthSrc, EthDst, IPv6Src, IPv6Dst, IPv4Src, IPv4Dst, ARPSpa, ARPTpa, ARPOp, ARPSha, ARPTha, IPTTL, IPFrag,
 	TCPSrc, TCPDst, TCPFlags, UDPSrc, UDPDst, ICMPType, ICMPCode, ICMPv6Type, ICMPv6Code, NDTarget, NDSLL, NDTLL,
 )

@@ -66,7 +66,7 @@ func (m Match) words() []string {
 }
 
 // beforeProtocol says whether OVS writes the field before the protocol's name.
-func (f *Field) beforeProtocol() bool { return f == CTState || f == CTMark || f == CTLabel }
+func (f *Field) beforeProtocol() bool { return f.rank > 0 && f.rank < EthType.rank }
 
 // protocol is the name that OVS gives to the match's EtherType and IP protocol together ("" if it has none for the
 // EtherType), and whether it says the IP protocol too. See match_format.
