@@ -282,7 +282,9 @@ func TestChainTrace(t *testing.T) {
 	says("this connection has it", "tcp/80", "--source-port", strconv.Itoa(int(port)))
 	// Dead and closed: the connection that has it, and new ones when nobody is left.
 	fw.In.Link("down")
-	says("function-down", "tcp/80", "--source-port", strconv.Itoa(int(port)))
+	lab.Eventually(t, "the switch to see that the link is down", func() bool {
+		return strings.Contains(w.ctl("trace", "client/eth0", "server/eth0", "tcp/80", "--source-port", strconv.Itoa(int(port))), "function-down")
+	})
 	spare.Del()
 	says("chain-blocked", "tcp/80")
 	fw.In.Link("up")

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,35 +18,58 @@ import (
 	"github.com/tenet-cni/tenet/pkg/paths"
 	"github.com/tenet-cni/tenet/pkg/pipeline"
 	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/uplink"
 	"github.com/tenet-cni/tenet/pkg/veth"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
 // standing is what the switch and the kernel say of the ports of all bridges, at one moment, with one bridge to render for.
 type standing struct {
+	here   string                     // this boot and network namespace
 	bridge string                     // empty: any
-	ports  map[vnet.EndpointID]uint32 // OpenFlow port numbers; nil: there is no such bridge, or no switch
+	ports  map[vnet.EndpointID]uint32 // OpenFlow port numbers; nil: there is no bridge, or no switch
 	up     map[vnet.EndpointID]bool   // whose link works
 }
 
-// stand looks at the ports of the bridge.
+// stand looks at the ports of all bridges, to render for this one, which must be ours: what is rendered from this store
+// would wipe out another's. vnet.ErrNotFound if there is no such bridge; what it says of the others is right even so.
 func (n *Node) stand(ctx context.Context, bridge string) (standing, error) {
 	s := standing{bridge: bridge, up: map[vnet.EndpointID]bool{}}
 	var err error
-	if s.ports, err = n.ofports(ctx, bridge); err != nil {
+	if s.here, err = uplink.Here(); err != nil {
 		return s, err
 	}
-	others, err := n.bridges(ctx)
+	sw, err := n.dial(ctx)
 	if err != nil {
 		return s, err
 	}
-	for _, other := range others {
-		if other == bridge {
+	b, missing := sw.Bridge(ctx, bridge)
+	switch {
+	case errors.Is(missing, ovs.ErrNotFound):
+	case missing != nil:
+		return s, kind(missing)
+	default:
+		if err := n.owns(b); err != nil {
+			return s, vnet.WithHint(err, "which store, and which bridge? --data-dir, --bridge, or the node's configuration")
+		}
+	}
+	bridges, err := n.bridges(ctx)
+	if err != nil {
+		return s, err
+	}
+	if !slices.Contains(bridges, bridge) {
+		bridges = append(bridges, bridge)
+	}
+	for _, each := range bridges {
+		ports, err := n.ofports(ctx, each)
+		if errors.Is(err, vnet.ErrNotFound) {
 			continue
 		}
-		ports, err := n.ofports(ctx, other)
-		if err != nil && !errors.Is(err, vnet.ErrNotFound) {
+		if err != nil {
 			return s, err
+		}
+		if s.ports == nil {
+			s.ports = map[vnet.EndpointID]uint32{}
 		}
 		maps.Copy(s.ports, ports)
 	}
@@ -54,7 +78,7 @@ func (n *Node) stand(ctx context.Context, bridge string) (standing, error) {
 		words := strings.Fields(l.Alias) // linkAlias and the endpoint
 		s.up[vnet.EndpointID(words[len(words)-1])] = l.Works
 	}
-	return s, kind(err)
+	return s, cmp.Or(kind(err), kind(missing))
 }
 
 // function returns the instance with its ports, and what becomes of it.
@@ -69,6 +93,11 @@ func (s standing) function(tx store.Tx, i vnet.Instance, groups map[vnet.GroupRe
 		groups[i.Ref()] = g
 	}
 	f.Mode, f.OnFailure = g.Mode, g.OnFailure
+	tenant, err := store.Tenant(tx, i.Tenant)
+	if err != nil {
+		return f, paths.Gone, err
+	}
+	f.TenantNumber = tenant.Number
 	if !i.Whole() {
 		return f, paths.Gone, nil
 	}
@@ -87,8 +116,9 @@ func (s standing) function(tx store.Tx, i vnet.Instance, groups map[vnet.GroupRe
 		case err != nil:
 			return f, paths.Gone, err
 		}
-		*end.port = pipeline.FunctionPort{Port: portOf(e, s.ports), MAC: e.MAC}
-		if _, has := s.ports[e.ID]; !has || !s.up[e.ID] {
+		*end.port = pipeline.FunctionPort{Port: portOf(e, s.ports), MAC: e.MAC, Addrs: e.Addrs}
+		// Links of another network namespace cannot be seen from here: the switch itself looks at its ports.
+		if _, has := s.ports[e.ID]; !has || e.Boot == s.here && !s.up[e.ID] {
 			state = paths.Dead
 		}
 	}
@@ -175,6 +205,7 @@ func (s standing) chains(tx store.Tx) (rendered, error) {
 		functions[i.Tenant][i.Number] = f
 	}
 	tenants := map[vnet.TenantName]*tenantView{}
+	ofTenant := map[vnet.TenantName][]pipeline.Chain{}
 	for _, c := range all {
 		t := tenants[c.Tenant]
 		if t == nil {
@@ -194,9 +225,15 @@ func (s standing) chains(tx store.Tx) (rendered, error) {
 			continue
 		}
 		for _, k := range c.Classifiers {
-			p.Classifiers = append(p.Classifiers, pipeline.Classifier{Classifier: k, From: t.resolve(k.From), To: t.resolve(k.To)})
+			p.Classifiers = append(p.Classifiers, pipeline.Classifier{
+				Classifier: k, From: t.resolve(k.From), To: t.resolve(k.To), FromLocal: t.linkLocal(k.From), ToLocal: t.linkLocal(k.To),
+			})
 		}
 		r.add(pipeline.ChainFlows(p))
+		ofTenant[c.Tenant] = append(ofTenant[c.Tenant], p)
+	}
+	for _, chains := range ofTenant {
+		r.flows = append(r.flows, pipeline.FragmentFlows(chains)...)
 	}
 	r.flows = distinct(r.flows)
 	return r, nil
@@ -282,19 +319,36 @@ func (t *tenantView) resolve(s vnet.Selector) []netip.Prefix {
 		}
 		return addrs
 	}
-	for _, e := range t.endpoints {
-		if s.Endpoint == e.Attachment.String() || len(s.Labels) > 0 && e.Labels.Has(s.Labels) {
-			for _, p := range e.Addrs {
-				addrs = append(addrs, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
-			}
+	for _, e := range t.named(s) {
+		for _, p := range e.Addrs {
+			addrs = append(addrs, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
 		}
 	}
 	return addrs
 }
 
+// linkLocal returns the link-local addresses of the endpoints that a selector names; nil: it names none.
+func (t *tenantView) linkLocal(s vnet.Selector) []netip.Addr {
+	if s.Endpoint == "" && len(s.Labels) == 0 {
+		return nil
+	}
+	addrs := []netip.Addr{}
+	for _, e := range t.named(s) {
+		addrs = append(addrs, e.MAC.LinkLocal())
+	}
+	return addrs
+}
+
+// named are the endpoints that a selector names, itself or by their labels.
+func (t *tenantView) named(s vnet.Selector) []vnet.Endpoint {
+	return slices.DeleteFunc(slices.Clone(t.endpoints), func(e vnet.Endpoint) bool {
+		return s.Endpoint != e.Attachment.String() && (len(s.Labels) == 0 || !e.Labels.Has(s.Labels))
+	})
+}
+
 // Rechain makes a change to groups, instances or chains, with the paths that follow from it, in one transaction, and
 // then tells the switch: nothing is changed if the change is refused. Who comes by a conntrack zone finds it empty.
-// A switch that does not run has no functions that live, and is told when it is synced.
+// A switch that does not run is told when it is synced, and till then its functions count as those that live.
 func (n *Node) Rechain(ctx context.Context, write func(store.Tx) error) error {
 	s, err := n.standIfAny(ctx)
 	if err != nil {

@@ -23,7 +23,8 @@ type Chain struct {
 // Classifier is a classifier with its sides as addresses. Nil: any; empty: nobody now.
 type Classifier struct {
 	vnet.Classifier
-	From, To []netip.Prefix
+	From, To           []netip.Prefix
+	FromLocal, ToLocal []netip.Addr // the link-local addresses of a side that is endpoints, nil: it is no endpoints
 }
 
 // chain is what the flows of one chain are made of.
@@ -49,7 +50,9 @@ func ChainFlows(ch Chain) ([]openflow.GroupConfig, []openflow.Flow) {
 			groups, flows = append(groups, group...), append(flows, choose)
 		}
 		for _, p := range leg.Paths {
-			flows = append(flows, c.path(p)...)
+			if c.complete(p) {
+				flows = append(flows, c.path(p)...)
+			}
 		}
 	}
 	for i, g := range ch.Groups {
@@ -67,16 +70,29 @@ func ChainFlows(ch Chain) ([]openflow.GroupConfig, []openflow.Flow) {
 // classify: packets that a classifier wants are tracked in their sender's zone; and what may be
 // an answer to such a packet is in its receiver's. Whoever they concern has such a zone.
 func (c chain) classify(leg vnet.Leg) []openflow.Flow {
-	priority := uint16(1000 + 2*c.Priority)
+	priority := classifierPriority(c.Chain.Chain)
 	var flows []openflow.Flow
 	for _, k := range c.Classifiers {
 		for _, m := range k.matches(openflow.Match{c.inTenant()}) {
-			flows = append(flows, c.flow(ChainClassify, priority, m.forward, c.track(leg)...),
-				c.flow(Answer, priority, m.backward, openflow.CT{ZoneFrom: receiveZone, Table: AnswerTracked}))
+			flows = append(flows,
+				c.flow(ChainClassify, priority, m.forward, track(leg.Number)...),
+				c.flow(Answer, priority, m.backward, trackAnswer(leg.Number)...))
+		}
+		for _, m := range k.fragments(openflow.Match{c.inTenant()}) {
+			flows = append(flows,
+				c.flow(ChainClassify, anyFragment, m.forward, track(legUnknown)...),
+				c.flow(Answer, anyFragment, m.backward, trackAnswer(0)...))
+		}
+		for _, m := range slices.Concat(k.whole(openflow.Match{c.inTenant()}), k.guessed(openflow.Match{c.inTenant()})) {
+			flows = append(flows, c.flow(ChainFragment, priority, m, openflow.SetField(inLeg.Is(uint64(leg.Number))), openflow.GotoTable(ChainSelect)))
 		}
 		for _, n := range c.Networks {
-			for _, m := range k.linkLocal(n) {
+			whole, fragments := k.linkLocal(n)
+			for _, m := range whole {
 				flows = append(flows, c.drop(ChainClassify, priority+1, ChainedLinkLocal, m...))
+			}
+			for _, m := range fragments {
+				flows = append(flows, c.drop(ChainClassify, anyFragment+1, ChainedLinkLocal, m...))
 			}
 		}
 	}
@@ -84,12 +100,23 @@ func (c chain) classify(leg vnet.Leg) []openflow.Flow {
 }
 
 // track looks the sender's connection up, and says which leg is to have it.
-func (c chain) track(leg vnet.Leg) []openflow.Action {
-	return []openflow.Action{openflow.SetField(inLeg.Is(uint64(leg.Number))), openflow.CT{ZoneFrom: senderZone, Table: ChainPinned}}
+func track(leg uint32) []openflow.Action {
+	return []openflow.Action{openflow.SetField(inLeg.Is(uint64(leg))), openflow.CT{ZoneFrom: senderZone, Table: ChainPinned}}
 }
 
-// own is the priority of what concerns the ports of functions that rewrite: above all classifiers.
-const own = 60_000
+// trackAnswer looks the receiver's up, and says which leg an answer is to have whose path is no more, 0: none.
+func trackAnswer(leg uint32) []openflow.Action {
+	return []openflow.Action{openflow.SetField(inLeg.Is(uint64(leg))), openflow.CT{ZoneFrom: receiveZone, Table: AnswerTracked}}
+}
+
+// legUnknown stands for the leg of a fragment that is not tracked yet. Legs' own numbers have 16 bits.
+const legUnknown = 1 << 16
+
+// Priorities above all classifiers: of fragments, and of what concerns the ports of functions.
+const (
+	anyFragment = 59_000
+	own         = 60_000
+)
 
 // goOn leads what leaves a function that rewrites into the leg that begins with the next group. Where no leg does, since
 // the function gets no new connections or nobody serves before it, those it has keep their path, and no other begins.
@@ -101,8 +128,8 @@ func (c chain) goOn(port uint64, next vnet.GroupName) []openflow.Flow {
 	var flows []openflow.Flow
 	for _, f := range []family{ipv4, ipv6} {
 		flows = append(flows,
-			c.flow(ChainClassify, own, match(f.proto, openflow.InPort.Is(port)), c.track(leg)...),
-			c.flow(Answer, own, match(f.proto, outPort.Is(port)), openflow.CT{ZoneFrom: receiveZone, Table: AnswerTracked}))
+			c.flow(ChainClassify, own, match(f.proto, openflow.InPort.Is(port)), track(leg.Number)...),
+			c.flow(Answer, own, match(f.proto, outPort.Is(port)), trackAnswer(leg.Number)...))
 	}
 	return flows
 }
@@ -196,15 +223,24 @@ func weights(slots []int) [][]int {
 	return cut
 }
 
-// choose picks a path for a connection that has none.
+// complete reports whether all functions of the path are on this bridge.
+func (c chain) complete(p vnet.Path) bool {
+	return !slices.ContainsFunc(p.Hops, func(h vnet.Hop) bool { _, ok := c.Functions[h.Instance]; return !ok })
+}
+
+// anyPath is a group of the switch that leads by one of a leg's paths, dead or alive.
+const anyPath = 0x400_0000
+
+// choose picks a path for a connection that has none. Where all are dead it is one of these: each of its functions
+// says whether to go on without it.
 func (c chain) choose(leg vnet.Leg) ([]openflow.GroupConfig, openflow.Flow) {
 	m := openflow.Match{inLeg.Is(uint64(leg.Number))}
-	paths := slices.DeleteFunc(slices.Clone(leg.Paths), func(p vnet.Path) bool { return p.Weight == 0 })
+	paths := slices.DeleteFunc(slices.Clone(leg.Paths), func(p vnet.Path) bool { return p.Weight == 0 || !c.complete(p) })
 	pick := func(p vnet.Path) []openflow.Action {
-		return []openflow.Action{openflow.SetField(where.Is(at(p.ID, 1))), openflow.Resubmit(ChainPin)}
+		return []openflow.Action{openflow.SetField(where.Masked(at(p.ID, 0), ^uint64(hopMask)&0xffff_ffff)), openflow.Resubmit(ChainPin)}
 	}
 	switch {
-	case leg.Blocked != "":
+	case leg.Blocked != "", len(paths) == 0:
 		return nil, c.drop(ChainSelect, 100, ChainBlocked, m...)
 	case len(paths) == 1:
 		return nil, c.flow(ChainSelect, 100, m, pick(paths[0])...)
@@ -220,7 +256,11 @@ func (c chain) choose(leg vnet.Leg) ([]openflow.GroupConfig, openflow.Flow) {
 			group.Buckets = append(group.Buckets, b)
 		}
 	}
-	return []openflow.GroupConfig{group}, c.flow(ChainSelect, 100, m, openflow.Group(group.ID))
+	orAny := openflow.GroupConfig{ID: anyPath | leg.Number, Type: openflow.GroupFastFailover, Buckets: []openflow.Bucket{
+		{WatchGroup: group.ID, Actions: []openflow.Action{openflow.Group(group.ID)}},
+		{WatchGroup: alwaysLives, Actions: pick(paths[0])},
+	}}
+	return []openflow.GroupConfig{group, orAny}, c.flow(ChainSelect, 100, m, openflow.Group(orAny.ID))
 }
 
 // apart returns, for each path, the first instance on it that not all paths have: when it dies, the switch by itself
@@ -246,7 +286,7 @@ func (c chain) on(p vnet.PathID, hop uint64) openflow.Match {
 	return match(c.inTenant(), where.Is(at(p, hop)))
 }
 
-// path is the way of one path, forward and back: four flows a hop, and at most four more.
+// path is the way of one path, forward and back: four flows a hop, two of one that rewrites, and four more.
 func (c chain) path(p vnet.Path) []openflow.Flow {
 	last := uint64(len(p.Hops))
 	flows := []openflow.Flow{
@@ -254,17 +294,14 @@ func (c chain) path(p vnet.Path) []openflow.Flow {
 		c.drop(ChainClosed, 100, FunctionDown, where.Masked(at(p.ID, 0), ^uint64(hopMask)&0xffff_ffff)),
 	}
 	for i, hop := range p.Hops {
-		f, ok := c.Functions[hop.Instance]
-		if !ok { // nobody gets there
-			continue
-		}
+		f := c.Functions[hop.Instance]
 		h := uint64(i) + 1
 		flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, h), f.pass(p.ID, h, false)...))
 		if f.Mode != vnet.Rewriting { // an answer that was rewritten does not come this way
 			flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, answer|h), f.pass(p.ID, h, true)...))
 		}
 		flows = append(flows, f.comesBack(c.Owner, p.ID, h)...)
-		if h == last && f.Mode != vnet.Rewriting {
+		if h == last {
 			flows = append(flows, c.begin(p, f, h))
 		}
 	}
@@ -283,7 +320,10 @@ func (c chain) path(p vnet.Path) []openflow.Flow {
 // begin is where the way of an answer begins: at the last function, or, where answers are not led, at its receiver.
 func (c chain) begin(p vnet.Path, f Function, hop uint64) openflow.Flow {
 	m := c.on(p.ID, answerBegin)
-	if !c.IsSymmetric() {
+	switch {
+	case f.Mode == vnet.Rewriting: // an answer comes from the function itself
+		return c.drop(ChainHop, 100, ForgedPath, m...)
+	case !c.IsSymmetric():
 		return c.flow(ChainHop, 100, m, openflow.GotoTable(Deliver))
 	}
 	return c.flow(ChainHop, 100, m, append([]openflow.Action{openflow.SetField(where.Is(at(p.ID, answer|hop)))}, f.pass(p.ID, hop, true)...)...)
@@ -316,14 +356,18 @@ func ChainBase() []openflow.Flow {
 		b.flow(ChainPinned, 210, match(tracked(openflow.CTReply, 0)), openflow.GotoTable(Route)),
 		b.flow(ChainPinned, 200, match(tracked(0, openflow.CTReply), pinned), path, openflow.SetField(where.Masked(1, hopMask)), openflow.GotoTable(ChainHop)),
 		b.flow(ChainPinned, 150, match(tracked(openflow.CTRelated, openflow.CTReply)), openflow.GotoTable(Route)),
-		b.flow(ChainPinned, 100, match(tracked(0, openflow.CTReply)), openflow.GotoTable(ChainSelect)),
+		b.flow(ChainPinned, 100, match(tracked(0, openflow.CTReply)), openflow.SetField(where.Masked(1, hopMask)), openflow.GotoTable(ChainSelect)),
 		b.drop(ChainPinned, 0, Stray),
 
+		b.flow(ChainFragment, 0, nil, openflow.GotoTable(Route)),
+
+		b.flow(ChainSelect, 90, match(inLeg.Is(legUnknown)), openflow.Resubmit(ChainFragment)),
 		b.drop(ChainSelect, 0, ChainBlocked),
 		b.drop(ChainPin, 0, Stray),
 
-		// Its path is no more, with an instance that has gone: it gets another one.
+		// Its path is no more, with an instance that has gone: it gets another one, whoever speaks first.
 		b.flow(ChainHop, 10, match(where.Masked(1, hopMask)), openflow.Resubmit(ChainSelect)),
+		b.flow(ChainHop, 10, match(where.Masked(answerBegin, hopMask)), openflow.Resubmit(ChainSelect)),
 		b.drop(ChainHop, 0, ForgedPath),
 
 		b.flow(FunctionEnter, 0, nil, openflow.GotoTable(Output)),
@@ -365,7 +409,8 @@ func ChainBase() []openflow.Flow {
 			tcp = openflow.TCP6
 		}
 		flows = append(flows,
-			b.flow(ChainPin, 100, match(f.proto), openflow.CT{Commit: true, ZoneFrom: senderZone, Exec: keep}, openflow.GotoTable(ChainHop)),
+			b.flow(ChainPin, 100, match(f.proto, where.Masked(1, hopMask)), openflow.CT{Commit: true, ZoneFrom: senderZone, Exec: keep}, openflow.GotoTable(ChainHop)),
+			b.flow(ChainPin, 100, match(f.proto, where.Masked(answerBegin, hopMask)), openflow.CT{Commit: true, ZoneFrom: receiveZone, Exec: keep}, openflow.GotoTable(ChainHop)),
 			// It opens a connection to somebody whose own are led: the answers are not to be taken for that. In
 			// the middle of one nobody knows who opened it (the switch was restarted), and the opener's next packet tells.
 			b.flow(AnswerTracked, 120, match(tcp, tracked(openflow.CTNew, 0), openflow.TCPFlagsAre(openflow.TCPSyn, openflow.TCPAck)),
@@ -391,6 +436,12 @@ func TenantFlows(n Network) []openflow.Flow {
 	for _, s := range n.Subnets {
 		f := familyOf(s.Prefix.Addr())
 		flows = append(flows, o.flow(ChainEnd, 100, match(f.proto, n.inTenant(), f.src.Prefix(s.Prefix)), n.place()[0], openflow.GotoTable(Route)))
+		for _, d := range n.Subnets { // who stays in the network needs no router, which would not send on what has a TTL of 1
+			if d.Prefix.Addr().Is4() == f.is4 {
+				flows = append(flows, o.flow(ChainEnd, 110, match(f.proto, n.inTenant(), openflow.IPTTL.Is(1), f.src.Prefix(s.Prefix), f.dst.Prefix(d.Prefix)),
+					n.place()[0], openflow.GotoTable(NextHop)))
+			}
+		}
 		for _, host := range slices.Compact([]netip.Addr{s.Gateway, n.HostAddr(s)}) {
 			if host.IsValid() {
 				// A zone has to see both directions of a connection, or none.

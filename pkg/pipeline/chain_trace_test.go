@@ -15,22 +15,23 @@ import (
 // What conntrack would say is said by the packet: ct_mark and ct_label are kept until it is asked, and --ct-next gives
 // the state. A pinned connection has its path in the label from bit 64 on, what is in a routed function the hop, too.
 const (
-	established = " --ct-next trk,est"
-	reply       = " --ct-next trk,est,rpl"
-	path1       = ",ct_mark=1,ct_label=0x10000000000000000"
-	path3       = ",ct_mark=1,ct_label=0x30000000000000000"
-	path4       = ",ct_mark=1,ct_label=0x40000000000000000"
-	path5       = ",ct_mark=1,ct_label=0x50000000000000000"
-	path9       = ",ct_mark=1,ct_label=0x90000000000000000" // of nobody
-	atHop2      = ",ct_mark=1,ct_label=0x1020000000000000000"
-	toDB        = "dl_dst=0a:58:00:00:00:01,tcp,nw_src=10.0.0.2,nw_dst=10.0.1.2,nw_ttl=64,tp_dst=80"
-	fromDB      = "in_port=103,dl_src=0a:58:0a:00:01:02,dl_dst=0a:58:00:00:00:01,tcp,nw_src=10.0.1.2,nw_dst=10.0.0.2,nw_ttl=64,tp_src=80"
-	chainFromA1 = "in_port=101,dl_src=0a:58:0a:00:00:02,"
-	toA2        = "dl_dst=0a:58:0a:00:00:03,tcp,nw_src=10.0.0.2,nw_dst=10.0.0.3,nw_ttl=64,tp_dst=80"
-	tags11      = "dl_src=0e:00:00:01:01:01,dl_dst=0e:00:00:01:01:02" // path 1, hop 1
-	tags11back  = "dl_src=0e:00:00:01:01:02,dl_dst=0e:00:00:01:01:01"
-	ipToDB      = ",tcp,nw_src=10.0.0.2,nw_dst=10.0.1.2,nw_ttl=64,tp_dst=80"
-	ipFromDB    = ",tcp,nw_src=10.0.1.2,nw_dst=10.0.0.2,nw_ttl=63,tp_src=80"
+	established  = " --ct-next trk,est"
+	reply        = " --ct-next trk,est,rpl"
+	path1        = ",ct_mark=1,ct_label=0x10000000000000000"
+	path3        = ",ct_mark=1,ct_label=0x30000000000000000"
+	path4        = ",ct_mark=1,ct_label=0x40000000000000000"
+	path5        = ",ct_mark=1,ct_label=0x50000000000000000"
+	path9        = ",ct_mark=1,ct_label=0x90000000000000000" // of nobody
+	atHop2       = ",ct_mark=1,ct_label=0x1020000000000000000"
+	toDB         = "dl_dst=0a:58:00:00:00:01,tcp,nw_src=10.0.0.2,nw_dst=10.0.1.2,nw_ttl=64,tp_dst=80"
+	fragmentToDB = "dl_dst=0a:58:00:00:00:01,tcp,nw_src=10.0.0.2,nw_dst=10.0.1.2,nw_ttl=64"
+	fromDB       = "in_port=103,dl_src=0a:58:0a:00:01:02,dl_dst=0a:58:00:00:00:01,tcp,nw_src=10.0.1.2,nw_dst=10.0.0.2,nw_ttl=64,tp_src=80"
+	chainFromA1  = "in_port=101,dl_src=0a:58:0a:00:00:02,"
+	toA2         = "dl_dst=0a:58:0a:00:00:03,tcp,nw_src=10.0.0.2,nw_dst=10.0.0.3,nw_ttl=64,tp_dst=80"
+	tags11       = "dl_src=0e:00:00:01:01:01,dl_dst=0e:00:00:01:01:02" // path 1, hop 1
+	tags11back   = "dl_src=0e:00:00:01:01:02,dl_dst=0e:00:00:01:01:01"
+	ipToDB       = ",tcp,nw_src=10.0.0.2,nw_dst=10.0.1.2,nw_ttl=64,tp_dst=80"
+	ipFromDB     = ",tcp,nw_src=10.0.1.2,nw_dst=10.0.0.2,nw_ttl=63,tp_src=80"
 )
 
 // The sentences below are about the chains of the example.
@@ -50,7 +51,12 @@ func TestWhereChainsLead(t *testing.T) {
 		{"one behind it goes straight to its owner", chainFromA1 + strings.Replace(toDB, "tp_dst=80", "tp_dst=8100", 1), "103", ""},
 		{"another tenant's with the same addresses is not led", strings.Replace(chainFromA1, "101", "201", 1) + toA2, "drop in 50", ""},
 		{"nor is it if its tenant has such a network", strings.Replace(chainFromA1, "101", "201", 1) + "dl_dst=0a:58:00:00:00:01,tcp,nw_src=10.0.0.2,nw_dst=10.0.0.3,nw_ttl=64,tp_dst=80", "drop in 41", ""},
-		{"a fragment has no ports and is taken for one that is wanted", chainFromA1 + "dl_dst=0a:58:00:00:00:01,tcp,nw_src=10.0.0.2,nw_dst=10.0.1.2,nw_ttl=64,nw_frag=later,dp_hash=2", "301", ""},
+		{"a fragment may be wanted, and is led", chainFromA1 + fragmentToDB + ",nw_frag=later,dp_hash=2,ct_state=trk|new,ct_nw_proto=6", "301", "label=0x10000000000000000/0xffffff0000000000000000"},
+		{"the first one does not part from it, whatever its port", chainFromA1 + fragmentToDB + ",nw_frag=first,tp_dst=8100,dp_hash=2,ct_state=trk|new,ct_nw_proto=6", "301", ""},
+		{"one of a protocol that no chain wants is not led", chainFromA1 + strings.Replace(fragmentToDB, "tcp", "udp", 1) + ",nw_frag=later,ct_state=trk|new,ct_nw_proto=17", "103", ""},
+		{"nor is one of IPv6, which shows none", chainFromA1 + "dl_dst=0a:58:0a:00:00:03,ipv6,ipv6_src=fd00:1::2,ipv6_dst=fd00:1::3,nw_proto=44,nw_ttl=64,nw_frag=later,ct_state=trk|new,ct_nw_proto=17", "102", ""},
+		{"one keeps the path of its connection", chainFromA1 + fragmentToDB + ",nw_frag=later" + path1 + established, "301", ""},
+		{"one whose path is no more gets another", chainFromA1 + fragmentToDB + ",nw_frag=later,dp_hash=8,ct_state=trk|new,ct_nw_proto=6" + path9 + established, "303", ""},
 		{"between link-local addresses nothing is led, so nothing passes", chainFromA1 + "dl_dst=0a:58:0a:00:00:03,tcp6,ipv6_src=fe80::858:aff:fe00:2,ipv6_dst=fe80::858:aff:fe00:3,nw_ttl=64,tp_dst=80", "drop in 20", ""},
 		{"unless no classifier wants it", chainFromA1 + "dl_dst=0a:58:0a:00:00:03,tcp6,ipv6_src=fe80::858:aff:fe00:2,ipv6_dst=fe80::858:aff:fe00:3,nw_ttl=64,tp_dst=81", "102", ""},
 		{"an established connection keeps its path", chainFromA1 + toDB + path1 + established, "301", ""},
@@ -85,6 +91,9 @@ func TestWhereChainsLead(t *testing.T) {
 		{"out of it, it goes to the function before", "in_port=311,dl_src=0a:58:0a:09:00:03,dl_dst=0a:58:00:00:00:01" + ipFromDB + atHop2 + reply, "302", "set(eth(src=0e:00:00:01:01:02,dst=0e:00:00:01:01:01))"},
 		{"and out of that to the client", "in_port=301," + tags11back + ipFromDB, "101", "set(eth(src=0a:58:00:00:00:01,dst=0a:58:0a:00:00:02))"},
 		{"in its network with both MACs as they were", "in_port=301," + tags11back + ",tcp,nw_src=10.0.0.3,nw_dst=10.0.0.2,nw_ttl=63,tp_src=80", "101", "set(eth(src=0a:58:0a:00:00:03,dst=0a:58:0a:00:00:02))"},
+		{"one whose path is no more is given another at once", fromDB + path9 + ",dp_hash=8" + reply, "312", "ct(commit,zone=2001,mark=0x1/0x1,label=0x20000000000000000/0xffffff0000000000000000)"},
+		{"in its network the last hop that it may make does not count", "in_port=312,dl_src=0a:58:0a:09:00:04,dl_dst=0a:58:00:00:00:01,tcp,nw_src=10.0.0.2,nw_dst=10.0.0.3,nw_ttl=1,tp_dst=80" + atHop2 + established, "102", ""},
+		{"to another it does", "in_port=312,dl_src=0a:58:0a:09:00:04,dl_dst=0a:58:00:00:00:01,tcp,nw_src=10.0.0.2,nw_dst=10.0.1.2,nw_ttl=1,tp_dst=80" + atHop2 + established, "drop in 40", ""},
 		{"an answer to a connection without a path goes straight", fromDB + reply, "101", ""},
 		{"the gateway is not led to", chainFromA1 + "dl_dst=0a:58:00:00:00:01,tcp,nw_src=10.0.0.2,nw_dst=10.0.0.1,nw_ttl=64,tp_dst=80", "drop in 71", ""},
 		{"nor the one of another network, whose echo has to go back where it came from", "in_port=104,dl_src=0a:58:0a:05:00:02,dl_dst=0a:58:00:00:00:01,icmp,nw_src=10.5.0.2,nw_dst=10.0.0.1,nw_ttl=64,icmp_type=8", "IN_PORT", ""},
@@ -125,7 +134,13 @@ func TestALedAnswerIsMeteredOnce(t *testing.T) {
 // comesTo waits for a fate: the switch sees that a port has gone down with its next turn.
 func comesTo(t *testing.T, sw *ovstest.Switch, sentence, packet, want string) {
 	t.Helper()
-	ovstest.Wait(t, sentence+": "+want, func() bool { return fate(trace(t, sw, packet)) == want })
+	got := ""
+	defer func() {
+		if got != want {
+			t.Logf("%s: it comes to %s\n%s", sentence, got, trace(t, sw, packet))
+		}
+	}()
+	ovstest.Wait(t, sentence+": "+want, func() bool { got = fate(trace(t, sw, packet)); return got == want })
 }
 
 // A function is dead as soon as one of its ports is.
@@ -149,8 +164,53 @@ func TestWhereChainsLeadPastTheDead(t *testing.T) {
 	for hash := 1; hash <= 16; hash++ { // 0 stands for none
 		expect("new connections avoid it", fmt.Sprintf("%s%s,dp_hash=%d", chainFromA1, toDB, hash), "303")
 	}
+	down("p303")
+	expect("all are dead, and their group is closed", chainFromA1+toDB+",dp_hash=2", "drop in 35")
 	down("p322")
 	expect("nobody else can translate what a rewriting function did", "in_port=CONTROLLER,metadata=0xa00000000,reg0=5,reg7=0x302,udp,nw_src=10.0.0.2,nw_dst=10.5.0.2,nw_ttl=64", "drop in 35")
+}
+
+// What hangs is as dead as what is down, though its ports work.
+func TestWhatHangsIsPassedBy(t *testing.T) {
+	const (
+		toClosed = chainFromA1 + toDB + path1 + established
+		toOpen   = "in_port=104,dl_src=0a:58:0a:05:00:02,dl_dst=0a:58:00:00:00:01,icmp,nw_src=10.5.0.2,nw_dst=10.0.0.2,nw_ttl=64,icmp_type=8"
+	)
+	w := example()
+	for i := range w.functions {
+		w.functions[i].Hung = true
+	}
+	for i := range w.chains {
+		for _, f := range w.functions {
+			w.chains[i].Functions[f.Number] = f.Function
+		}
+	}
+	sw := switchOf(t, w)
+	for packet, want := range map[string]string{toClosed: "drop in 35", toOpen: "101"} {
+		if got := fate(trace(t, sw, packet)); got != want {
+			t.Errorf("%s: %s, want %s", packet, got, want)
+		}
+	}
+}
+
+// A path with a function that is not on this bridge is none: neither does a new connection get it, nor does one keep it.
+func TestAPathOfAnotherBridgeIsNone(t *testing.T) {
+	w := example()
+	i := slices.IndexFunc(w.chains, func(c pipeline.Chain) bool { return len(c.Legs[0].Paths) == 2 })
+	delete(w.chains[i].Functions, w.chains[i].Legs[0].Paths[0].Hops[0].Instance)
+	sw := switchOf(t, w)
+	for hash := 1; hash <= 16; hash++ {
+		if got := fate(trace(t, sw, fmt.Sprintf("%s%s,dp_hash=%d", chainFromA1, toDB, hash))); got != "303" {
+			t.Errorf("hash %d: %s, want 303", hash, got)
+		}
+	}
+	if got := fate(trace(t, sw, chainFromA1+toDB+path1+established)); got != "303" {
+		t.Errorf("a connection with such a path: %s, want 303", got)
+	}
+	w.chains[i].Functions = nil
+	if got := fate(trace(t, switchOf(t, w), chainFromA1+toDB)); got != "drop in 30" {
+		t.Errorf("without any: %s, want drop in 30", got)
+	}
 }
 
 // Eight dead functions in a row, the most there can be, are not too deep for the switch.

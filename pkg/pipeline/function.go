@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -10,15 +11,17 @@ import (
 // Function is an instance of a service function that is whole, with the ports that the switch gave it.
 type Function struct {
 	vnet.Instance
-	Mode      vnet.Mode
-	OnFailure vnet.OnFailure
-	In, Out   FunctionPort // the same one if it serves for both
+	TenantNumber uint32
+	Mode         vnet.Mode
+	OnFailure    vnet.OnFailure
+	In, Out      FunctionPort // the same one if it serves for both
 }
 
 // FunctionPort is a port of a function.
 type FunctionPort struct {
-	Port uint32
-	MAC  vnet.MAC // of functions whose ports have addresses
+	Port  uint32
+	MAC   vnet.MAC       // of functions whose ports have addresses
+	Addrs []netip.Prefix // as above
 }
 
 // tagFirst begins the MACs that stand for a path and a hop in what goes through transparent functions.
@@ -105,10 +108,11 @@ func FunctionFlows(f Function) ([]openflow.GroupConfig, []openflow.Flow) {
 	for _, back := range []bool{false, true} {
 		in, out := f.ends(back)
 		lives := func(id, port uint32, then openflow.Action) {
-			groups = append(groups, openflow.GroupConfig{ID: id, Type: openflow.GroupFastFailover, Buckets: []openflow.Bucket{
-				{WatchPort: port, Actions: []openflow.Action{then}},
-				{WatchGroup: alwaysLives, Actions: []openflow.Action{dead}},
-			}})
+			buckets := []openflow.Bucket{{WatchPort: port, Actions: []openflow.Action{then}}, {WatchGroup: alwaysLives, Actions: []openflow.Action{dead}}}
+			if f.Hung { // its ports do not tell
+				buckets = buckets[1:]
+			}
+			groups = append(groups, openflow.GroupConfig{ID: id, Type: openflow.GroupFastFailover, Buckets: buckets})
 		}
 		lives(f.group(back, 1), out.Port, openflow.Resubmit(FunctionEnter)) // before the one that names it
 		lives(f.group(back, 0), in.Port, openflow.Group(f.group(back, 1)))
@@ -117,7 +121,29 @@ func FunctionFlows(f Function) ([]openflow.GroupConfig, []openflow.Flow) {
 	if f.Mode.Addressed() {
 		flows = append(flows, f.find()...)
 	}
+	if f.Mode == vnet.Routed {
+		flows = append(flows, f.asItself()...)
+	}
 	return groups, flows
+}
+
+// asItself: what is for the function's own addresses is led by no chain, nor what it says as itself, which is no answer on a
+// path: that a packet cannot go on, for one.
+func (f Function) asItself() []openflow.Flow {
+	o := FunctionOwner(f.Instance)
+	inTenant := Network{TenantNumber: f.TenantNumber}.inTenant()
+	var flows []openflow.Flow
+	addrs := f.In.Addrs
+	if f.Out.Port != f.In.Port {
+		addrs = slices.Concat(addrs, f.Out.Addrs)
+	}
+	for _, p := range addrs {
+		fam := familyOf(p.Addr())
+		flows = append(flows,
+			o.flow(ChainClassify, own+1, match(fam.proto, inTenant, fam.dst.Addr(p.Addr())), openflow.GotoTable(Route)),
+			o.flow(Answer, own+1, match(fam.proto, inTenant, fam.src.Addr(p.Addr())), openflow.GotoTable(Deliver)))
+	}
+	return flows
 }
 
 // deliver addresses packets to the function's port. What is sent in forward is tracked, so that what comes out is known again.
@@ -152,7 +178,7 @@ func (f Function) deliver(back bool) []openflow.Flow {
 func (f Function) find() []openflow.Flow {
 	o := FunctionOwner(f.Instance)
 	ports := []FunctionPort{f.In}
-	if f.Mode == vnet.Routed && f.Out != f.In {
+	if f.Mode == vnet.Routed && f.Out.Port != f.In.Port {
 		ports = append(ports, f.Out)
 	}
 	var flows []openflow.Flow

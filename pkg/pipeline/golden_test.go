@@ -113,8 +113,8 @@ func (w world) function(g vnet.Group, number uint32, ports ...pipeline.Endpoint)
 	in, out := &ports[0], &ports[len(ports)-1]
 	f := function{ports: ports}
 	f.Instance = vnet.Instance{Tenant: "blue", Group: g.Name, Container: in.Container, Number: number, Ingress: in.ID, Egress: out.ID, Weight: 1}
-	f.Mode, f.OnFailure = g.Mode, g.OnFailure
-	f.In, f.Out = pipeline.FunctionPort{Port: in.Port, MAC: in.MAC}, pipeline.FunctionPort{Port: out.Port, MAC: out.MAC}
+	f.TenantNumber, f.Mode, f.OnFailure = 10, g.Mode, g.OnFailure
+	f.In, f.Out = pipeline.FunctionPort{Port: in.Port, MAC: in.MAC, Addrs: in.Addrs}, pipeline.FunctionPort{Port: out.Port, MAC: out.MAC, Addrs: out.Addrs}
 	in.Function, out.Function = &vnet.FunctionPort{Group: g.Name, Port: vnet.Ingress}, &vnet.FunctionPort{Group: g.Name, Port: vnet.Egress}
 	if in == out {
 		in.Function.Port = vnet.Both
@@ -237,7 +237,7 @@ func (w world) led() ([]openflow.GroupConfig, []openflow.Flow) {
 		g, fl := pipeline.ChainFlows(c)
 		groups, flows = append(groups, g...), append(flows, fl...)
 	}
-	return groups, flows
+	return groups, append(flows, pipeline.FragmentFlows(w.chains)...)
 }
 
 // Every table's flows, and the groups, are as their golden file has them, and DESIGN.md shows just those.
@@ -343,25 +343,26 @@ func TestFlowsOfAnOwner(t *testing.T) {
 		{"an endpoint with both families", unchained, pipeline.EndpointOwner(w.a1.ID), 36},
 		{"a network with one IPv4 subnet", unchained, pipeline.NetworkOwner(w.db.Ref()), 7},
 		{"a network with both families", unchained, pipeline.NetworkOwner(w.web.Ref()), 15},
-		{"the base", unchained, pipeline.Base, 124},
-		{"the base, with chains", chained, pipeline.Base, 124},
+		{"the base", unchained, pipeline.Base, 129},
+		{"the base, with chains", chained, pipeline.Base, 129},
 		{"an endpoint with one IPv4 address, with chains", chained, pipeline.EndpointOwner(w.a3.ID), 16 + 1},
 		{"one that is limited", chained, pipeline.EndpointOwner(w.a4.ID), 16 + 1 + 1},
 		{"an endpoint with both families, with chains", chained, pipeline.EndpointOwner(w.a1.ID), 36 + 2},
 		{"a network with one IPv4 subnet, with chains", chained, pipeline.NetworkOwner(w.db.Ref()), 7},
-		{"what one has for the sake of chains", chained, pipeline.LedOwner(w.db.Ref()), 3},
+		{"what one has for the sake of chains", chained, pipeline.LedOwner(w.db.Ref()), 4},
 		{"a network with both families, with chains", chained, pipeline.NetworkOwner(w.web.Ref()), 15},
-		{"what one with both families has for the sake of chains", chained, pipeline.LedOwner(w.web.Ref()), 6},
+		{"what one with both families has for the sake of chains", chained, pipeline.LedOwner(w.web.Ref()), 8},
 		{"another tenant's endpoint", chained, pipeline.EndpointOwner(w.b1.ID), unchained[pipeline.EndpointOwner(w.b1.ID)]},
 		{"a port of a transparent function", chained, pipeline.EndpointOwner(w.functions[0].ports[0].ID), 1},
 		{"a transparent function", chained, pipeline.FunctionOwner(w.functions[0].Instance), 0},
-		{"a routed function", chained, pipeline.FunctionOwner(w.functions[2].Instance), 8},
+		{"a routed function", chained, pipeline.FunctionOwner(w.functions[2].Instance), 8 + 2*2},
 		{"a rewriting function", chained, pipeline.FunctionOwner(w.functions[3].Instance), 4},
-		// Matches of classifiers: five from web to db; five inside web, three of them once more for link-local addresses; a leg, two paths of two hops.
-		{"a chain of transparent and routed functions", chained, pipeline.ChainOwner(w.chains[0].Ref()), 2*(5+5) + 3 + 1 + 2*(2*4+4)},
+		// Matches of classifiers: four from web to db, one inside web in each family, each pair of addresses once more for fragments,
+		// the last between link-local addresses, too; a leg, two paths of two hops.
+		{"a chain of transparent and routed functions", chained, pipeline.ChainOwner(w.chains[0].Ref()), 3*(4+2) + 3*3 + 2 + 1 + 2*(2*4+4)},
 		// One match; two legs, one rewriting function; a path that ends with it, and one of one hop.
-		{"a chain with a rewriting function", chained, pipeline.ChainOwner(w.chains[1].Ref()), 2 + 2 + 4 + (4 + 2 + 3) + (4 + 4)},
-		{"the shortest chain", chained, pipeline.ChainOwner(w.chains[2].Ref()), 2 + 1 + (4 + 4)},
+		{"a chain with a rewriting function", chained, pipeline.ChainOwner(w.chains[1].Ref()), 3 + 3 + 2 + 4 + (4 + 2 + 4) + (4 + 4)},
+		{"the shortest chain", chained, pipeline.ChainOwner(w.chains[2].Ref()), 3 + 3 + 1 + (4 + 4)},
 	} {
 		if got := want.owners[want.owner]; got != want.flows {
 			t.Errorf("%s has %d flows, want %d", want.what, got, want.flows)

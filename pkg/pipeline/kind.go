@@ -47,6 +47,7 @@ const (
 	FunctionStray
 	ProbeReturn
 	ChainedLinkLocal
+	ChainedFragment
 )
 
 // drops gives each drop its name, and what happened in words.
@@ -85,6 +86,7 @@ var drops = map[Kind]struct{ name, text string }{
 	FunctionStray:     {"function-stray", "a function's port sent what is no part of a chain: ARP, broadcast, traffic of its own"},
 	ProbeReturn:       {"probe", "a probe of a function, which has come back"},
 	ChainedLinkLocal:  {"chained-link-local", "a chain leads such traffic, and packets to link-local addresses cannot be led"},
+	ChainedFragment:   {"chained-fragment", "a packet in fragments opened a connection that several chains may want, by ports that its fragments have not; one that opens with a short packet goes on with long ones"},
 	Stray:             {"stray", "no flow of the table wants it"},
 }
 

@@ -23,6 +23,7 @@ const (
 	Neighbour      = 15  // ARP and ND questions: to the owner, or answered for the gateway
 	ChainClassify  = 20  // does a chain want it: which, and what is tracked of its connection
 	ChainPinned    = 21  // tracked: has its connection a path
+	ChainFragment  = 22  // of a packet in fragments only now is it known, by what is tracked, which chain wants it
 	ChainSelect    = 30  // it has none: one is chosen
 	ChainPin       = 31  // and kept for the connection
 	ChainHop       = 32  // path, direction and hop: to that function, or out of the chain
@@ -52,14 +53,14 @@ var tableNames = map[uint8]string{
 	Classify: "Classify", PortSecurity: "PortSecurity", Neighbour: "Neighbour", Route: "Route", NextHop: "NextHop",
 	RouterSource: "RouterSource", Destination: "Destination", Flood: "Flood", Output: "Output", Marker: "Marker",
 	GatewayIn: "GatewayIn", GatewayTracked: "GatewayTracked", Egress: "Egress", EgressReply: "EgressReply", EgressTracked: "EgressTracked",
-	ChainClassify: "ChainClassify", ChainPinned: "ChainPinned", ChainSelect: "ChainSelect", ChainPin: "ChainPin", ChainHop: "ChainHop",
+	ChainClassify: "ChainClassify", ChainPinned: "ChainPinned", ChainFragment: "ChainFragment", ChainSelect: "ChainSelect", ChainPin: "ChainPin", ChainHop: "ChainHop",
 	FunctionEnter: "FunctionEnter", ChainBypass: "ChainBypass", ChainClosed: "ChainClosed", FunctionReturn: "FunctionReturn",
 	FunctionFound: "FunctionFound", ChainEnd: "ChainEnd", Answer: "Answer", AnswerTracked: "AnswerTracked", Deliver: "Deliver",
 }
 
 // ChainTables are those in which all flows are the base's or of chains (ChainBase, ChainFlows, FunctionFlows, TenantFlows).
 var ChainTables = []uint8{
-	ChainClassify, ChainPinned, ChainSelect, ChainPin, ChainHop, FunctionEnter, ChainBypass, ChainClosed, FunctionReturn,
+	ChainClassify, ChainPinned, ChainFragment, ChainSelect, ChainPin, ChainHop, FunctionEnter, ChainBypass, ChainClosed, FunctionReturn,
 	FunctionFound, ChainEnd, Answer, AnswerTracked, Deliver,
 }
 
