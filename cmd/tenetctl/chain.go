@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -69,6 +70,11 @@ and if --protocol and ports agree, where they are given.`,
 					return usagef(cmd, "chain add: --%s: %w", flag.name, err)
 				}
 			}
+			for _, flag := range []string{"protocol", "port", "source-port"} { // an empty variable of a script must not lead all
+				if f := cmd.Flags().Lookup(flag); f.Changed && slices.Contains([]string{"", "[]"}, f.Value.String()) {
+					return usagef(cmd, "chain add: --%s is empty; without it all are led", flag)
+				}
+			}
 			if k.DestinationPorts, err = parsePorts(ports); err != nil {
 				return usagef(cmd, "chain add: --port: %w", err)
 			}
@@ -84,13 +90,13 @@ and if --protocol and ports agree, where they are given.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&groups, "group", nil, "`group` to visit, in this order (repeatable)")
+	f.StringSliceVar(&groups, "group", nil, "`groups` to visit, in this order: fw,ids (repeatable)")
 	f.StringVar(&from, "from", "", "`who` opens the connections")
 	f.StringVar(&to, "to", "", "`who` they are opened to")
 	f.StringVar((*string)(&k.Protocol), "protocol", "", "`tcp`, udp or icmp (default any)")
 	f.StringSliceVar(&ports, "port", nil, "destination `ports`, such as 80,8000-8099 (default any)")
 	f.StringSliceVar(&sourcePorts, "source-port", nil, "source `ports` (default any)")
-	f.IntVar(&c.Priority, "priority", 0, "of two chains that want a packet the higher `number` has it")
+	f.IntVar(&c.Priority, "priority", 0, "of two chains that want a packet the one with the higher `number` has it, 0 to 10000")
 	f.BoolVar(&asymmetric, "asymmetric", false, "answers go straight to the client")
 	complete(cmd, "protocol", "tcp", "udp", "icmp")
 	return cmd
@@ -202,9 +208,9 @@ func showChain(w io.Writer, st node.ChainState) {
 	fmt.Fprintln(w)
 	var rows [][]any
 	for i, h := range st.Hops {
-		rows = append(rows, []any{fmt.Sprintf("%d %s", i+1, h.Name), h.Mode, h.OnFailure, servingText(h.Instances), h.Traffic.In.Packets, h.Traffic.Out.Packets, h.Traffic.AnswersIn.Packets, h.Traffic.AnswersOut.Packets})
+		rows = append(rows, append([]any{fmt.Sprintf("%d %s", i+1, h.Name), h.Mode, h.OnFailure, servingText(h.Instances)}, counted(h.Mode, h.Traffic)...))
 		for _, f := range h.Instances {
-			rows = append(rows, []any{"  " + f.Container, "", fmt.Sprintf("weight %d", f.Weight), f.State, f.Traffic.In.Packets, f.Traffic.Out.Packets, f.Traffic.AnswersIn.Packets, f.Traffic.AnswersOut.Packets})
+			rows = append(rows, append([]any{"  " + f.Container, "", fmt.Sprintf("weight %d", f.Weight), f.State}, counted(h.Mode, f.Traffic)...))
 		}
 	}
 	columns(w, []any{"HOP", "MODE", "ON FAILURE", "STATE", "IN", "OUT", "ANSWERS IN", "OUT"}, rows)

@@ -55,7 +55,7 @@ func newFunctionList(a *app) *cobra.Command {
 func listFunctions(w io.Writer, functions []node.InstanceState) {
 	var rows [][]any
 	for _, f := range functions {
-		rows = append(rows, []any{f.Instance, f.State, f.Weight, f.Traffic.In.Packets, f.Traffic.Out.Packets, f.Traffic.AnswersIn.Packets, f.Traffic.AnswersOut.Packets})
+		rows = append(rows, append([]any{f.Instance, f.State, f.Weight}, counted(f.Mode, f.Traffic)...))
 	}
 	columns(w, []any{"FUNCTION", "STATE", "WEIGHT", "IN", "OUT", "ANSWERS IN", "OUT"}, rows)
 }
@@ -78,23 +78,38 @@ func newFunctionShow(a *app) *cobra.Command {
 					}
 					return string(id)
 				}
+				asked, answers := fmt.Sprintf("%s, %s", through(f.Traffic.In, "in"), through(f.Traffic.Out, "out")),
+					fmt.Sprintf("%s, %s", through(f.Traffic.AnswersIn, "in"), through(f.Traffic.AnswersOut, "out"))
+				if f.Mode == vnet.Rewriting {
+					asked, answers = through(f.Traffic.In, "in"), through(f.Traffic.AnswersOut, "out")
+				}
 				columns(w, nil, [][]any{
 					{"function", f.Instance},
 					{"state", f.State},
 					{"weight", f.Weight},
 					{"ingress endpoint", or(f.Ingress)},
 					{"egress endpoint", or(f.Egress)},
-					{"from clients", through(f.Traffic.In, f.Traffic.Out)},
-					{"answers", through(f.Traffic.AnswersIn, f.Traffic.AnswersOut)},
+					{"from clients", asked},
+					{"answers", answers},
 				})
 			})
 		},
 	}
 }
 
-// through says what went in and came out.
-func through(in, out node.Count) string {
-	return fmt.Sprintf("%d packets in (%d bytes), %d out (%d bytes)", in.Packets, in.Bytes, out.Packets, out.Bytes)
+// through says what went in or came out.
+func through(c node.Count, way string) string {
+	return fmt.Sprintf("%d packets %s (%d bytes)", c.Packets, way, c.Bytes)
+}
+
+// counted are the columns of what went in and came out. What a rewriting function makes of a packet is another's, and
+// so is what it makes answers of.
+func counted(m vnet.Mode, t node.HopTraffic) []any {
+	out, in := any(t.Out.Packets), any(t.AnswersIn.Packets)
+	if m == vnet.Rewriting {
+		out, in = "-", "-"
+	}
+	return []any{t.In.Packets, out, in, t.AnswersOut.Packets}
 }
 
 func newFunctionDrain(a *app, drain bool) *cobra.Command {

@@ -84,7 +84,11 @@ func draw(st node.ChainState, s shapes) []string {
 		lines = append(lines, s.group(fmt.Sprintf("hop%d", h+1), fmt.Sprintf("%d %s: %s, %s", h+1, hop.Name, hop.Mode, hop.OnFailure), inner)...)
 	}
 	if st.Blocked != "" {
-		return append(lines, s.node("blocked", fmt.Sprintf("blocked: nobody in %s lives", st.Blocked), true))
+		lines = append(lines, s.node("blocked", fmt.Sprintf("blocked: nobody in %s lives", st.Blocked), true))
+		for i := range st.Classifiers {
+			lines = append(lines, s.edge(fmt.Sprintf("from%d", i), "blocked", "new connections"))
+		}
+		return lines
 	}
 	share := map[[2]string]float64{}
 	var order [][2]string

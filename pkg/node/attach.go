@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
@@ -142,7 +143,8 @@ func (n *Node) Connect(ctx context.Context, e vnet.Endpoint, ofport uint32) erro
 }
 
 // Confirm marks the endpoint as ready, with the routes that it was laid with: from here on only a DEL, GC or the loss of
-// its link ends it.
+// its link ends it. If it makes a function whole, and tenetd runs, which probes it, new connections come to the function
+// once a probe has come through: its inside may not be set up yet.
 func (n *Node) Confirm(ctx context.Context, e vnet.Endpoint) error {
 	return n.Store.Update(ctx, func(tx store.Tx) error {
 		now, err := store.Endpoint(tx, e.ID)
@@ -150,8 +152,31 @@ func (n *Node) Confirm(ctx context.Context, e vnet.Endpoint) error {
 			return err
 		}
 		now.State, now.Routes = vnet.Ready, e.Routes
-		return store.PutEndpoint(tx, &now)
+		if err := store.PutEndpoint(tx, &now); err != nil || now.Function == nil {
+			return err
+		}
+		ref := vnet.GroupRef{Tenant: now.Tenant, Group: now.Function.Group}
+		g, err := store.Group(tx, ref)
+		if err != nil || g.Probe.Interval == 0 {
+			return err
+		}
+		i, err := store.FindInstance(tx, ref, now.Container)
+		if err != nil || !i.Whole() {
+			return err
+		}
+		i.Hung, err = n.agentRuns()
+		return errors.Join(err, store.PutInstance(tx, i))
 	})
+}
+
+// agentRuns reports whether a tenetd runs for the node.
+func (n *Node) agentRuns() (bool, error) {
+	unlock, err := store.TryLock(n.DataDir, agentLock)
+	if err != nil || unlock == nil {
+		return err == nil, err
+	}
+	unlock()
+	return false, nil
 }
 
 // members returns the OpenFlow ports of a network's endpoints on a bridge.

@@ -67,6 +67,7 @@ func (t *HopTraffic) of(h pipeline.HopFlow) *Count {
 type InstanceState struct {
 	vnet.Instance
 
+	Mode vnet.Mode `json:"mode"`
 	// State is "serves", "drained", "down" (a port's link or its place in the switch), "hung" (probes), or "waits" for its other port.
 	State string `json:"state"`
 	// Traffic is that of the paths through it: of one chain, or, asked for alone, of all.
@@ -84,15 +85,15 @@ type PathState struct {
 	Packets uint64  `json:"packets"` // that began it
 }
 
-// state says in a word what becomes of an instance.
-func state(i vnet.Instance, s paths.State) string {
+// state says in a word what becomes of an instance, of which its ports alone say that.
+func state(i vnet.Instance, ports paths.State) string {
 	switch {
-	case s == paths.Gone:
+	case ports == paths.Gone:
 		return "waits"
+	case ports == paths.Dead:
+		return "down"
 	case i.Hung:
 		return "hung"
-	case s == paths.Dead:
-		return "down"
 	case i.Drained:
 		return "drained"
 	}
@@ -132,11 +133,11 @@ func (n *Node) Instances(ctx context.Context, tenant vnet.TenantName) ([]Instanc
 	return all, err
 }
 
-// standIfAny is stand on the configured bridge; where there is none yet, or no switch runs, nothing stands.
+// standIfAny is stand for the configured bridge, whether or not there is one; where no switch runs nothing stands.
 func (n *Node) standIfAny(ctx context.Context) (standing, error) {
 	s, err := n.stand(ctx, n.Bridge)
 	if absent(err) {
-		return standing{bridge: n.Bridge}, nil
+		err = nil
 	}
 	return s, err
 }
@@ -150,23 +151,26 @@ func (n *Node) chainFlows(ctx context.Context, s standing) ([]openflow.FlowStats
 	if err := n.awaitDatapath(ctx); err != nil {
 		return nil, err
 	}
-	c, err := n.openflow(ctx, n.Bridge)
-	if absent(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
 	var all []openflow.FlowStats
-	for _, table := range pipeline.ChainTables {
-		flows, err := c.Flows(ctx, openflow.FlowFilter{Table: &table})
-		if err != nil {
-			return nil, kind(err)
+	err := n.EachBridge(ctx, func(n *Node) error {
+		c, err := n.openflow(ctx, n.Bridge)
+		if absent(err) {
+			return nil
 		}
-		all = append(all, flows...)
-	}
-	return all, nil
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for _, table := range pipeline.ChainTables {
+			flows, err := c.Flows(ctx, openflow.FlowFilter{Table: &table})
+			if err != nil {
+				return kind(err)
+			}
+			all = append(all, flows...)
+		}
+		return nil
+	})
+	return all, err
 }
 
 func (s standing) instances(tx store.Tx, tenant vnet.TenantName) ([]InstanceState, error) {
@@ -178,11 +182,13 @@ func (s standing) instances(tx store.Tx, tenant vnet.TenantName) ([]InstanceStat
 	all := []InstanceState{}
 	groups := map[vnet.GroupRef]vnet.Group{}
 	for _, i := range list {
-		_, st, err := s.function(tx, i, groups)
+		ports := i
+		ports.Hung = false
+		f, st, err := s.function(tx, ports, groups)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, InstanceState{Instance: i, State: state(i, st)})
+		all = append(all, InstanceState{Instance: i, Mode: f.Mode, State: state(i, st)})
 	}
 	return all, nil
 }
