@@ -47,7 +47,7 @@ func (b *Bolt) Update(ctx context.Context, fn func(Tx) error) error {
 			if err != nil {
 				return err
 			}
-			t := boltTx{bucket}
+			t := boltTx{bucket, new(bool)}
 			if refused = checkVersion(t); refused != nil {
 				return refused
 			}
@@ -56,7 +56,7 @@ func (b *Bolt) Update(ctx context.Context, fn func(Tx) error) error {
 					return err
 				}
 			}
-			refused = fn(t)
+			refused = t.run(fn)
 			return refused
 		})
 		if err != nil && refused == nil {
@@ -74,14 +74,14 @@ func (b *Bolt) View(ctx context.Context, fn func(Tx) error) error {
 	}
 	return b.with(ctx, true, func(db *bolt.DB) error {
 		return db.View(func(tx *bolt.Tx) error {
-			bucket := tx.Bucket([]byte(bucketName))
-			if bucket == nil {
-				return fn(emptyTx{})
+			t := boltTx{tx.Bucket([]byte(bucketName)), new(bool)}
+			if t.bucket == nil {
+				return t.run(func(Tx) error { return fn(emptyTx{}) })
 			}
-			if err := checkVersion(boltTx{bucket}); err != nil {
+			if err := checkVersion(t); err != nil {
 				return err
 			}
-			return fn(boltTx{bucket})
+			return t.run(fn)
 		})
 	})
 }
@@ -112,7 +112,7 @@ func (b *Bolt) Writable(ctx context.Context) error {
 }
 
 // with opens the database, runs fn and closes it. Reading a damaged file can panic or fault
-// (it is mapped into memory): both become vnet.ErrCorrupt.
+// (it is mapped into memory): both become vnet.ErrCorrupt. An ownPanic goes on as what it was.
 func (b *Bolt) with(ctx context.Context, readOnly bool, fn func(*bolt.DB) error) (err error) {
 	// bbolt would ask for its own lock every 50 ms.
 	unlock, err := Lock(ctx, b.dir, "store")
@@ -123,15 +123,20 @@ func (b *Bolt) with(ctx context.Context, readOnly bool, fn func(*bolt.DB) error)
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	var file *os.File // bbolt's
 	defer func() {
-		if r := recover(); r != nil {
-			// bbolt may have died with its own mutexes held: its Close would wait for them for
-			// ever. Its mapping stays, and would keep the file locked too.
-			if file != nil {
-				_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
-				_ = file.Close()
-			}
-			err = b.corrupt(fmt.Errorf("%v", r))
+		r := recover()
+		if r == nil {
+			return
 		}
+		// bbolt may have died with its own mutexes held: its Close would wait for them for
+		// ever. Its mapping stays, and would keep the file locked too.
+		if file != nil {
+			_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
+			_ = file.Close()
+		}
+		if own, ok := r.(ownPanic); ok {
+			panic(own.value) //nolint:forbidigo // it is not ours
+		}
+		err = b.corrupt(fmt.Errorf("%v", r))
 	}()
 	db, err := bolt.Open(b.Path(), 0o600, &bolt.Options{
 		ReadOnly: readOnly,
@@ -185,22 +190,69 @@ func checkVersion(tx Tx) error {
 	return nil
 }
 
-type boltTx struct{ bucket *bolt.Bucket }
+// boltTx is a transaction of bbolt's.
+type boltTx struct {
+	bucket *bolt.Bucket
+	inside *bool // bbolt is at work, and what panics is not the caller's code
+}
 
-func (t boltTx) Get(key string) []byte              { return t.bucket.Get([]byte(key)) }
-func (t boltTx) Put(key string, value []byte) error { return t.bucket.Put([]byte(key), value) }
-func (t boltTx) Delete(key string) error            { return t.bucket.Delete([]byte(key)) }
+// ownPanic is a panic of a caller's own code, which says nothing about the file, on its way
+// through bbolt. The stack on which it began is still below whoever recovers it.
+type ownPanic struct{ value any }
+
+// run runs fn, and makes its panics ownPanics: all but bbolt's, and faults in values that bbolt
+// has returned, which lie in the mapped file.
+func (t boltTx) run(fn func(Tx) error) error {
+	defer func() {
+		r := recover()
+		if r == nil {
+			return
+		}
+		_, fault := r.(interface{ Addr() uintptr }) // see debug.SetPanicOnFault
+		if !fault && !*t.inside {
+			r = ownPanic{r}
+		}
+		panic(r) //nolint:forbidigo // it is not ours
+	}()
+	return fn(t)
+}
+
+func (t boltTx) Get(key string) []byte {
+	*t.inside = true
+	value := t.bucket.Get([]byte(key))
+	*t.inside = false
+	return value
+}
+
+func (t boltTx) Put(key string, value []byte) error {
+	*t.inside = true
+	err := t.bucket.Put([]byte(key), value)
+	*t.inside = false
+	return err
+}
+
+func (t boltTx) Delete(key string) error {
+	*t.inside = true
+	err := t.bucket.Delete([]byte(key))
+	*t.inside = false
+	return err
+}
 
 func (t boltTx) Range(prefix string, visit func(key string, value []byte) error) error {
+	*t.inside = true
 	c := t.bucket.Cursor()
 	for k, v := c.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, v = c.Next() {
-		if err := visit(string(k), v); err != nil {
+		key := string(k)
+		*t.inside = false
+		if err := visit(key, v); err != nil {
 			if errors.Is(err, ErrStop) {
 				return nil
 			}
 			return err
 		}
+		*t.inside = true
 	}
+	*t.inside = false
 	return nil
 }
 

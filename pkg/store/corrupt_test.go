@@ -2,13 +2,16 @@ package store_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -161,6 +164,64 @@ func TestFlippedBytesNeverCrashTheProcess(t *testing.T) {
 		t.Error("nobody noticed")
 	}
 }
+
+// A bug of who uses the store says nothing about the file, which nobody should then move away.
+func TestAPanicOfTheClosureIsNoDamage(t *testing.T) {
+	s := store.OpenBolt(t.TempDir())
+	update(t, s, put("a", "x"), put("b", "x"))
+	var none []string
+	var nobody *vnet.Tenant
+	broken := errors.New("broken")
+	for what, closure := range map[string]func(store.Tx) error{
+		"at once":         func(store.Tx) error { panic(broken) },
+		"of the runtime":  func(store.Tx) error { return errors.New(none[len(none)]) },
+		"a nil pointer":   func(store.Tx) error { return tenantNamed(nobody) },
+		"after a Get":     func(tx store.Tx) error { panic(string(tx.Get("a"))) },
+		"after a write":   func(tx store.Tx) error { panic(errors.Join(tx.Put("a", []byte("y")), tx.Delete("b"), broken)) },
+		"in a visit":      func(tx store.Tx) error { return tx.Range("", func(string, []byte) error { panic(broken) }) },
+		"after a visit":   func(tx store.Tx) error { panic(errors.Join(read(tx), broken)) },
+		"after an ending": func(tx store.Tx) error { panic(tx.Range("", func(string, []byte) error { return broken })) },
+		"of a Get within a visit": func(tx store.Tx) error {
+			return tx.Range("", func(key string, _ []byte) error { panic(string(tx.Get(key))) })
+		},
+	} {
+		for way, run := range map[string]func(context.Context, func(store.Tx) error) error{"Update": s.Update, "View": s.View} {
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("%s, %s: it does not go on", what, way)
+					}
+				}()
+				t.Errorf("%s, %s: got %v, want the panic", what, way, run(t.Context(), closure))
+			}()
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			if err := s.Update(ctx, wants("a", "x")); err != nil {
+				t.Errorf("%s, %s: then: %v", what, way, err)
+			}
+			cancel()
+			wantAll(t, s, map[string]string{"a": "x", "b": "x"})
+		}
+	}
+}
+
+func tenantNamed(t *vnet.Tenant) error { return errors.New(string(t.Name)) }
+
+func TestAPanicOfTheClosureKeepsItsValueAndStack(t *testing.T) {
+	s := store.OpenBolt(t.TempDir())
+	update(t, s, put("a", "x"))
+	value := errors.New("broken")
+	defer func() {
+		if r := recover(); r != any(value) {
+			t.Errorf("recovered %v, want %v", r, value)
+		}
+		if stack := string(debug.Stack()); !strings.Contains(stack, "store_test.crash(") {
+			t.Errorf("where it began is not in\n%s", stack)
+		}
+	}()
+	_ = s.Update(t.Context(), func(store.Tx) error { return crash(value) })
+}
+
+func crash(value error) error { panic(value) }
 
 func TestNewerStoreIsRefusedNotOverwritten(t *testing.T) {
 	s := store.OpenBolt(t.TempDir())
