@@ -16,7 +16,6 @@ package paths
 
 import (
 	"cmp"
-	"maps"
 	"math/big"
 	"slices"
 	"time"
@@ -65,7 +64,7 @@ func Plan(tx store.Tx, t vnet.TenantName, state func(vnet.Instance) State, now t
 		if slices.EqualFunc(before, after, equalLeg) {
 			continue
 		}
-		if err := store.PutLegs(tx, c.Ref(), after); err != nil {
+		if err := store.PutLegs(tx, c.Ref(), after, now); err != nil {
 			return err
 		}
 	}
@@ -207,8 +206,10 @@ func couple(groups [][]vnet.Instance) []vnet.Path {
 }
 
 // Collect removes the paths of all chains that have got no new connection since before, and that
-// no connection has any more. It reports how many.
+// no connection has any more. It reports how many. It also frees the numbers that rest since
+// before and that no connection has.
 func Collect(tx store.Tx, used map[vnet.PathID]bool, before time.Time) (int, error) {
+	unused := func(p vnet.Path) bool { return p.Weight == 0 && p.Retired.Before(before) && !used[p.ID] }
 	chains, err := store.All[vnet.Chain](tx, store.Chains)
 	if err != nil {
 		return 0, err
@@ -221,9 +222,7 @@ func Collect(tx store.Tx, used map[vnet.PathID]bool, before time.Time) (int, err
 		}
 		had := removed
 		for i := range legs {
-			kept := slices.DeleteFunc(slices.Clone(legs[i].Paths), func(p vnet.Path) bool {
-				return p.Weight == 0 && p.Retired.Before(before) && !used[p.ID]
-			})
+			kept := slices.DeleteFunc(slices.Clone(legs[i].Paths), unused)
 			removed += len(legs[i].Paths) - len(kept)
 			legs[i].Paths = kept
 		}
@@ -231,20 +230,24 @@ func Collect(tx store.Tx, used map[vnet.PathID]bool, before time.Time) (int, err
 			continue
 		}
 		legs = slices.DeleteFunc(legs, func(l vnet.Leg) bool { return len(l.Groups) == 0 && len(l.Paths) == 0 })
-		if err := store.PutLegs(tx, c.Ref(), legs); err != nil {
+		if err := store.PutLegs(tx, c.Ref(), legs, before); err != nil {
 			return removed, err
 		}
 	}
-	return removed, nil
+	return removed, store.FreePaths(tx, unused)
 }
 
-// Retired returns the paths of all chains that get no new connections, the oldest first.
+// Retired returns the paths of all chains that get no new connections, and the numbers at rest as
+// paths without hops, the oldest first.
 func Retired(tx store.Tx) ([]vnet.Path, error) {
+	retired, err := store.RestingPaths(tx)
+	if err != nil {
+		return nil, err
+	}
 	chains, err := store.All[vnet.Chain](tx, store.Chains)
 	if err != nil {
 		return nil, err
 	}
-	retired := map[vnet.PathID]vnet.Path{}
 	for _, c := range chains {
 		legs, err := store.Legs(tx, c.Ref())
 		if err != nil {
@@ -253,10 +256,11 @@ func Retired(tx store.Tx) ([]vnet.Path, error) {
 		for _, l := range legs {
 			for _, p := range l.Paths {
 				if p.Weight == 0 {
-					retired[p.ID] = p
+					retired = append(retired, p)
 				}
 			}
 		}
 	}
-	return slices.SortedFunc(maps.Values(retired), func(a, b vnet.Path) int { return cmp.Or(a.Retired.Compare(b.Retired), cmp.Compare(a.ID, b.ID)) }), nil
+	slices.SortFunc(retired, func(a, b vnet.Path) int { return cmp.Or(a.Retired.Compare(b.Retired), cmp.Compare(a.ID, b.ID)) })
+	return retired, nil
 }

@@ -161,6 +161,89 @@ func TestConnectionsKeepTheirPaths(t *testing.T) {
 	}
 }
 
+// collect collects what has had no new connection since before, and returns how many paths were removed.
+func (w *world) collect(before time.Time, used ...vnet.PathID) int {
+	w.tb.Helper()
+	removed := 0
+	w.update(func(tx store.Tx) error {
+		in := map[vnet.PathID]bool{}
+		for _, id := range used {
+			in[id] = true
+		}
+		var err error
+		removed, err = paths.Collect(tx, in, before)
+		return err
+	})
+	return removed
+}
+
+// retired returns the numbers of paths that get no new connections, the oldest first.
+func (w *world) retired() []vnet.PathID {
+	w.tb.Helper()
+	var ids []vnet.PathID
+	if err := w.store.View(context.Background(), func(tx store.Tx) error {
+		all, err := paths.Retired(tx)
+		for _, p := range all {
+			ids = append(ids, p.ID)
+			if p.Retired.IsZero() {
+				w.tb.Errorf("nobody knows since when %v gets no connections", p)
+			}
+		}
+		return err
+	}); err != nil {
+		w.tb.Fatal(err)
+	}
+	return ids
+}
+
+// A connection outlives its function, and the chain that led it there: nobody else has the number of its path then.
+func TestNumbersRestWhileConnectionsCarryThem(t *testing.T) {
+	w := newWorld(t, t.TempDir())
+	w.group("fw", vnet.Transparent, vnet.Closed)
+	for _, container := range []string{"fw1", "fw2", "fw3"} {
+		w.instance("fw", container, 1)
+	}
+	w.chain("web", "fw")
+	w.plan("web") // paths 1, 2 and 3
+	w.states["fw3"] = paths.Dead
+	w.plan("web") // which retires 3
+	w.states["fw1"] = paths.Gone
+	w.plan("web") // and puts 1 to rest
+	gone := w.now
+	if got := w.retired(); !slices.Equal(got, []vnet.PathID{3, 1}) {
+		t.Errorf("no new connection is led by paths %v, want 3 and 1", got)
+	}
+	w.update(func(tx store.Tx) error { return store.Save(tx, "meta/next-path", 1) }) // all numbers have been round
+	w.states["fw1"] = paths.Serves
+	if got := w.plan("web")[0]; slices.ContainsFunc(got.Paths, func(p vnet.Path) bool { return p.ID == 1 }) {
+		t.Errorf("a number that rests was given again: %v", got)
+	}
+	for _, tc := range []struct {
+		before  time.Time
+		used    []vnet.PathID
+		removed int
+		left    []vnet.PathID
+	}{
+		{gone, nil, 1, []vnet.PathID{1}}, // 3, whose number is free at once
+		{gone.Add(time.Second), []vnet.PathID{1}, 0, []vnet.PathID{1}},
+		{gone.Add(time.Second), nil, 0, nil},
+	} {
+		if got := w.collect(tc.before, tc.used...); got != tc.removed || !slices.Equal(w.retired(), tc.left) {
+			t.Errorf("collected before %s, used %v: %d removed and %v left, want %d and %v", tc.before, tc.used, got, w.retired(), tc.removed, tc.left)
+		}
+	}
+	w.update(func(tx store.Tx) error { return store.DeleteChain(tx, vnet.ChainRef{Tenant: "blue", Chain: "web"}) })
+	if got := w.retired(); !slices.Equal(got, []vnet.PathID{2, 4}) {
+		t.Errorf("of a chain that is deleted rest %v, want 2 and 4", got)
+	}
+	if w.collect(time.Now().Add(time.Hour), 4); !slices.Equal(w.retired(), []vnet.PathID{4}) {
+		t.Errorf("with connections of path 4 rest %v", w.retired())
+	}
+	if w.collect(time.Now().Add(time.Hour)); len(w.retired()) > 0 {
+		t.Errorf("without connections rest %v", w.retired())
+	}
+}
+
 func TestWhatOnFailureDecides(t *testing.T) {
 	w := newWorld(t, t.TempDir())
 	w.group("ids", vnet.Transparent, vnet.Open)

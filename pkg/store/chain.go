@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -211,12 +213,12 @@ func giveZones(tx Tx, t vnet.TenantName) error {
 	return nil
 }
 
-// DeleteChain removes the chain with its legs and paths.
+// DeleteChain removes the chain with its legs and paths, whose numbers rest from now on.
 func DeleteChain(tx Tx, r vnet.ChainRef) error {
 	if _, err := Chain(tx, r); err != nil {
 		return err
 	}
-	if err := PutLegs(tx, r, nil); err != nil {
+	if err := PutLegs(tx, r, nil, time.Now()); err != nil {
 		return err
 	}
 	return tx.Delete(chainKey(r))
@@ -231,50 +233,120 @@ func Legs(tx Tx, r vnet.ChainRef) ([]vnet.Leg, error) {
 	return l, err
 }
 
-// PutLegs writes a chain's legs: those and paths that have no number are given one, the numbers of those that are no
-// more are free. None: the record goes.
-func PutLegs(tx Tx, r vnet.ChainRef, now []vnet.Leg) error {
+// PutLegs writes a chain's legs: those and paths that have no number are given one. The numbers of legs that are no
+// more are free; those of paths rest until FreePaths, from now on or since they were retired, for connections may still
+// carry them. None: the record goes.
+//
+// vnet.ErrExhausted if all numbers are in use; before that those at rest are taken.
+func PutLegs(tx Tx, r vnet.ChainRef, after []vnet.Leg, now time.Time) error {
 	before, err := Legs(tx, r)
 	if err != nil {
 		return err
 	}
-	kept := map[string]bool{}
-	for i := range now {
-		leg := &now[i]
+	if err := leaveNumbers(tx, before, after, now); err != nil {
+		return err
+	}
+	for i := range after {
+		leg := &after[i]
 		if leg.Number == 0 {
 			if leg.Number, err = takeNext(tx, nextLeg, legKey, 1, 1<<16-1, r.String()); err != nil {
 				return fmt.Errorf("all %d numbers of chains are in use: %w", 1<<16-1, err)
 			}
 		}
-		kept[legKey(leg.Number)] = true
 		for j := range leg.Paths {
-			p := &leg.Paths[j]
-			if p.ID == 0 {
-				id, err := takeNext(tx, nextPath, pathKey, 1, uint32(vnet.MaxPath), r.String())
-				if err != nil {
-					return fmt.Errorf("all %d numbers of paths are in use: %w", vnet.MaxPath, err)
+			if p := &leg.Paths[j]; p.ID == 0 {
+				if p.ID, err = takePath(tx, r); err != nil {
+					return err
 				}
-				p.ID = vnet.PathID(id)
 			}
+		}
+	}
+	if len(after) == 0 {
+		return tx.Delete(legsKey(r))
+	}
+	return Save(tx, legsKey(r), after)
+}
+
+// leaveNumbers frees the numbers of legs, and puts to rest those of paths, that were before and are no more.
+func leaveNumbers(tx Tx, before, after []vnet.Leg, now time.Time) error {
+	kept := map[string]bool{}
+	for _, leg := range after {
+		kept[legKey(leg.Number)] = true
+		for _, p := range leg.Paths {
 			kept[pathKey(uint32(p.ID))] = true
 		}
 	}
 	for _, leg := range before {
-		gone := []string{legKey(leg.Number)}
-		for _, p := range leg.Paths {
-			gone = append(gone, pathKey(uint32(p.ID)))
-		}
-		for _, key := range gone {
-			if kept[key] {
-				continue
-			}
+		if key := legKey(leg.Number); !kept[key] {
 			if err := tx.Delete(key); err != nil {
 				return err
 			}
 		}
+		for _, p := range leg.Paths {
+			key := pathKey(uint32(p.ID))
+			if kept[key] {
+				continue
+			}
+			since := now
+			if !p.Retired.IsZero() {
+				since = p.Retired
+			}
+			if err := tx.Put(key, []byte(restingSince+since.UTC().Format(time.RFC3339Nano))); err != nil {
+				return err
+			}
+		}
 	}
-	if len(now) == 0 {
-		return tx.Delete(legsKey(r))
+	return nil
+}
+
+func takePath(tx Tx, r vnet.ChainRef) (vnet.PathID, error) {
+	take := func() (uint32, error) { return takeNext(tx, nextPath, pathKey, 1, uint32(vnet.MaxPath), r.String()) }
+	id, err := take()
+	if errors.Is(err, vnet.ErrExhausted) {
+		if err := FreePaths(tx, func(vnet.Path) bool { return true }); err != nil {
+			return 0, err
+		}
+		id, err = take()
 	}
-	return Save(tx, legsKey(r), now)
+	if err != nil {
+		return 0, fmt.Errorf("all %d numbers of paths are in use: %w", vnet.MaxPath, err)
+	}
+	return vnet.PathID(id), nil
+}
+
+// RestingPaths returns the numbers of paths that are no more and that nobody else may have yet: as paths without hops,
+// retired when their rest began.
+func RestingPaths(tx Tx) ([]vnet.Path, error) {
+	var resting []vnet.Path
+	err := tx.Range(paths, func(key string, value []byte) error {
+		text, rests := strings.CutPrefix(string(value), restingSince)
+		if !rests {
+			return nil
+		}
+		id, noNumber := strconv.ParseUint(strings.TrimPrefix(key, paths), 10, 32)
+		since, noTime := time.Parse(time.RFC3339Nano, text)
+		if err := errors.Join(noNumber, noTime); err != nil {
+			return fmt.Errorf("record %s: %w: %w", key, vnet.ErrCorrupt, err)
+		}
+		resting = append(resting, vnet.Path{ID: vnet.PathID(id), Retired: since})
+		return nil
+	})
+	return resting, err
+}
+
+// FreePaths frees the numbers among RestingPaths that have rested.
+func FreePaths(tx Tx, rested func(vnet.Path) bool) error {
+	resting, err := RestingPaths(tx)
+	if err != nil {
+		return err
+	}
+	for _, p := range resting {
+		if !rested(p) {
+			continue
+		}
+		if err := tx.Delete(pathKey(uint32(p.ID))); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -277,60 +280,146 @@ func pathIDs(legs []vnet.Leg) []vnet.PathID {
 	return ids
 }
 
-// A connection carries its path's number, so that of a path that is no more rests for as long as can be.
-func TestNumbersOfPathsAreFreedAndComeBackLate(t *testing.T) {
-	s := chained(t)
-	one, two := vnet.ChainRef{Tenant: "blue", Chain: "one"}, vnet.ChainRef{Tenant: "blue", Chain: "two"}
-	put := func(r vnet.ChainRef, now []vnet.Leg) []vnet.Leg {
-		t.Helper()
-		update(t, s, func(tx store.Tx) error { return store.PutLegs(tx, r, now) })
-		return now
-	}
-	first := put(one, legs(2, 1))
-	if got := pathIDs(first); !slices.Equal(got, []vnet.PathID{1, 2, 3}) || first[0].Number != 1 || first[1].Number != 2 {
-		t.Errorf("the first paths are %v of legs %d and %d", got, first[0].Number, first[1].Number)
-	}
-	second := put(two, legs(1))
-	if got := pathIDs(second); !slices.Equal(got, []vnet.PathID{4}) || second[0].Number != 3 {
-		t.Errorf("another chain's are %v of leg %d", got, second[0].Number)
-	}
-	// What stands keeps its numbers, a new path has the next, though 2 and 3 are free.
-	now := []vnet.Leg{{Number: first[0].Number, Paths: []vnet.Path{first[0].Paths[0], {}}}}
-	if got := pathIDs(put(one, now)); !slices.Equal(got, []vnet.PathID{1, 5}) {
-		t.Errorf("after a change the paths are %v", got)
-	}
-	left := everything(t, s)
-	for key, want := range map[string]bool{"path-ids/1": true, "path-ids/2": false, "path-ids/3": false, "path-ids/4": true, "path-ids/5": true, "leg-numbers/1": true, "leg-numbers/2": false} {
-		if _, has := left[key]; has != want {
-			t.Errorf("%s is in use: %v", key, has)
-		}
-	}
-	update(t, s, func(tx store.Tx) error { return tx.Put("meta/next-path", []byte("32767")) })
-	if got := pathIDs(put(two, legs(3))); !slices.Equal(got, []vnet.PathID{vnet.MaxPath, 2, 3}) {
-		t.Errorf("at the end of the numbers come %v", got)
-	}
-	put(one, nil)
-	put(two, nil)
-	for key := range everything(t, s) {
-		if strings.HasPrefix(key, "path-ids/") || strings.HasPrefix(key, "leg-numbers/") || strings.HasPrefix(key, "legs/") {
-			t.Errorf("%s is left", key)
-		}
+// noon is a time, and the hours after it are others.
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+func after(hours int) time.Time { return noon.Add(time.Duration(hours) * time.Hour) }
+
+// putLegs writes a chain's legs at a time.
+func putLegs(t *testing.T, s store.Store, chain vnet.ChainName, now []vnet.Leg, at time.Time) []vnet.Leg {
+	t.Helper()
+	update(t, s, func(tx store.Tx) error {
+		return store.PutLegs(tx, vnet.ChainRef{Tenant: "blue", Chain: chain}, now, at)
+	})
+	return now
+}
+
+// wantNumbers compares the records of the numbers of paths and legs.
+func wantNumbers(t *testing.T, s store.Store, want map[string]string) {
+	t.Helper()
+	got := everything(t, s)
+	maps.DeleteFunc(got, func(key, _ string) bool {
+		return !strings.HasPrefix(key, "path-ids/") && !strings.HasPrefix(key, "leg-numbers/")
+	})
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("numbers (-want +got):\n%s", diff)
 	}
 }
 
-func TestWhenAllPathsAreTakenNothingIsChanged(t *testing.T) {
+// A connection carries its path's number, which another path is not given while one may.
+func TestNumbersOfPathsRestBeforeTheyAreGivenAgain(t *testing.T) {
 	s := chained(t)
-	ref := vnet.ChainRef{Tenant: "blue", Chain: "one"}
+	first := putLegs(t, s, "one", legs(2, 1), noon)
+	if got := pathIDs(first); !slices.Equal(got, []vnet.PathID{1, 2, 3}) || first[0].Number != 1 || first[1].Number != 2 {
+		t.Errorf("the first paths are %v of legs %d and %d", got, first[0].Number, first[1].Number)
+	}
+	second := putLegs(t, s, "two", legs(1), noon)
+	if got := pathIDs(second); !slices.Equal(got, []vnet.PathID{4}) || second[0].Number != 3 {
+		t.Errorf("another chain's are %v of leg %d", got, second[0].Number)
+	}
+	first[0].Paths[1].Retired = after(1)
+	putLegs(t, s, "one", first, after(1))
+	// What stands keeps its numbers, a new path has the next.
+	now := []vnet.Leg{{Number: first[0].Number, Paths: []vnet.Path{first[0].Paths[0], {}}}}
+	if got := pathIDs(putLegs(t, s, "one", now, after(2))); !slices.Equal(got, []vnet.PathID{1, 5}) {
+		t.Errorf("after a change the paths are %v", got)
+	}
+	wantNumbers(t, s, map[string]string{
+		"path-ids/1": "blue/one", "path-ids/5": "blue/one", "path-ids/4": "blue/two",
+		"path-ids/2": "resting since 2026-01-02T13:00:00Z", "path-ids/3": "resting since 2026-01-02T14:00:00Z",
+		"leg-numbers/1": "blue/one", "leg-numbers/3": "blue/two",
+	})
+	// When all numbers have been round, those at rest are left out.
+	update(t, s, put("meta/next-path", "32767"))
+	if got := pathIDs(putLegs(t, s, "two", legs(2), after(3))); !slices.Equal(got, []vnet.PathID{vnet.MaxPath, 6}) {
+		t.Errorf("at the end of the numbers come %v", got)
+	}
+	view(t, s, func(tx store.Tx) error {
+		resting, err := store.RestingPaths(tx)
+		want := []vnet.Path{{ID: 2, Retired: after(1)}, {ID: 3, Retired: after(2)}, {ID: 4, Retired: after(3)}}
+		if diff := cmp.Diff(want, resting); diff != "" {
+			t.Errorf("at rest (-want +got):\n%s", diff)
+		}
+		return err
+	})
 	update(t, s, func(tx store.Tx) error {
-		for id := vnet.PathID(1); id < vnet.MaxPath; id++ { // all but one
+		return store.FreePaths(tx, func(p vnet.Path) bool { return p.Retired.Before(after(2)) })
+	})
+	update(t, s, put("meta/next-path", "1"))
+	if got := pathIDs(putLegs(t, s, "three", legs(1), after(4))); !slices.Equal(got, []vnet.PathID{2}) {
+		t.Errorf("a number that has rested is free, but a path has got %v", got)
+	}
+}
+
+func TestNumbersOfADeletedChainHinderNobody(t *testing.T) {
+	s := empty(t)
+	update(t, s, func(tx store.Tx) error { return store.PutGroup(tx, vnet.Group{Tenant: "blue", Name: "fw"}) })
+	if err := putChain(t, s, "one", `{"groups":["fw"],"classifiers":[{"from":{"any":true},"to":{"any":true}}]}`); err != nil {
+		t.Fatal(err)
+	}
+	putLegs(t, s, "one", legs(1, 1), noon)
+	began := time.Now()
+	update(t, s,
+		func(tx store.Tx) error {
+			return store.DeleteChain(tx, vnet.ChainRef{Tenant: "blue", Chain: "one"})
+		},
+		func(tx store.Tx) error {
+			return store.DeleteGroup(tx, vnet.GroupRef{Tenant: "blue", Group: "fw"})
+		},
+		func(tx store.Tx) error { return store.DeleteTenant(tx, "blue") },
+		func(tx store.Tx) error {
+			resting, err := store.RestingPaths(tx)
+			if len(resting) != 2 || resting[0].Retired.Before(began) || resting[0].Retired.After(time.Now()) {
+				t.Errorf("at rest since the chain went, %s, are %v", began, resting)
+			}
+			return err
+		},
+		func(tx store.Tx) error { return store.FreePaths(tx, func(vnet.Path) bool { return true }) },
+	)
+	wantNumbers(t, s, map[string]string{})
+}
+
+// taken takes all numbers of paths but those.
+func taken(t *testing.T, s store.Store, but ...vnet.PathID) {
+	t.Helper()
+	update(t, s, func(tx store.Tx) error {
+		for id := vnet.PathID(1); id <= vnet.MaxPath; id++ {
+			if slices.Contains(but, id) {
+				continue
+			}
 			if err := tx.Put(fmt.Sprintf("path-ids/%d", id), []byte("red/other")); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+func TestWhenAllPathsAreTakenNothingIsChanged(t *testing.T) {
+	s := chained(t)
+	taken(t, s, 7)
 	before := everything(t, s)
-	err := s.Update(t.Context(), func(tx store.Tx) error { return store.PutLegs(tx, ref, legs(2)) })
+	err := s.Update(t.Context(), func(tx store.Tx) error {
+		return store.PutLegs(tx, vnet.ChainRef{Tenant: "blue", Chain: "one"}, legs(2), noon)
+	})
 	wantRefused(t, s, before, err, vnet.ErrExhausted, "all 32767 numbers of paths are in use")
-	update(t, s, func(tx store.Tx) error { return store.PutLegs(tx, ref, legs(1)) }) // the last one
+	putLegs(t, s, "one", legs(1), noon) // the last one
+}
+
+// A chain's new paths may need the numbers of its old ones: at rest, they are taken rather than that nobody is led.
+func TestWhenNumbersRunOutThoseAtRestAreTaken(t *testing.T) {
+	s := chained(t)
+	taken(t, s, 7, 8, 9)
+	first := putLegs(t, s, "one", legs(2), noon)
+	now := []vnet.Leg{{Number: first[0].Number, Paths: []vnet.Path{first[0].Paths[1], {}, {}}}}
+	if got := pathIDs(putLegs(t, s, "one", now, after(1))); !slices.Equal(got, []vnet.PathID{8, 9, 7}) {
+		t.Errorf("of the last three numbers the paths have %v", got)
+	}
+	update(t, s, func(tx store.Tx) error { return tx.Put("path-ids/1", []byte("resting since ever")) })
+	err := s.Update(t.Context(), func(tx store.Tx) error {
+		return store.PutLegs(tx, vnet.ChainRef{Tenant: "blue", Chain: "two"}, legs(1), noon)
+	})
+	if !errors.Is(err, vnet.ErrCorrupt) || !strings.Contains(err.Error(), "path-ids/1") {
+		t.Errorf("got %v, want an ErrCorrupt that names the record", err)
+	}
 }

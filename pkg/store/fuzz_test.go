@@ -34,6 +34,7 @@ func FuzzRecord(f *testing.F) {
 		`{"tenant":"blue","name":"fw","mode":"routed","onFailure":"open","probe":{"interval":"1s","threshold":3}}`,
 		`{"tenant":"blue","group":"fw","container":"c","number":7,"ingress":"0123456789abcd","weight":1,"zone":1000}`,
 		`[{"number":1,"groups":["fw"],"paths":[{"id":1,"hops":[{"group":"fw","instance":1}],"weight":10000}]}]`,
+		`resting since 2026-01-02T03:04:05.6Z`, `resting since ever`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -71,6 +72,8 @@ func FuzzRecord(f *testing.F) {
 		_, err = store.Group(tx, vnet.GroupRef{Tenant: "blue", Group: "fw"})
 		corrupt(err)
 		_, err = store.Legs(tx, c.Ref())
+		corrupt(err)
+		_, err = store.RestingPaths(tx)
 		corrupt(err)
 		_, err = store.Instances(tx, "")
 		corrupt(err)

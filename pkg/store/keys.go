@@ -138,7 +138,11 @@ func functionKey(r vnet.GroupRef, container string) string { return functionsIn(
 // legsKey is where a chain's legs with their paths are recorded.
 func legsKey(r vnet.ChainRef) string { return legs + r.String() }
 
+// pathKey is where a path's chain is recorded, or since when its number rests.
 func pathKey(p uint32) string { return fmt.Sprintf("%s%d", paths, p) }
+
+// restingSince is what the record of a number at rest begins with, which no chain's name does; a time follows.
+const restingSince = "resting since "
 
 func instanceKey(n uint32) string { return fmt.Sprintf("%s%d", instances, n) }
 
