@@ -93,7 +93,8 @@ func checkGroups(tx Tx, c vnet.Chain) error {
 	return nil
 }
 
-// checkSelector checks that what the selector names is there, and can be led through functions.
+// checkSelector checks that what the selector names is there, and can be led through functions. An endpoint that the
+// chain as it stands names already may have gone since.
 func checkSelector(tx Tx, c vnet.Chain, s vnet.Selector) error {
 	network := s.Network
 	if s.Endpoint != "" {
@@ -101,7 +102,7 @@ func checkSelector(tx Tx, c vnet.Chain, s vnet.Selector) error {
 		e, err := Endpoint(tx, vnet.Attachment{Container: container, IfName: ifName}.ID())
 		switch {
 		case errors.Is(err, vnet.ErrNotFound), err == nil && e.Tenant != c.Tenant:
-			return vnet.WithHint(vnet.NotFoundf("tenant %s has no endpoint %s", c.Tenant, s.Endpoint), "see tenetctl endpoint list --tenant %s; labels name endpoints that are yet to come", c.Tenant)
+			return missing(tx, c, s.Endpoint)
 		case err != nil:
 			return err
 		case e.Function != nil && slices.Contains(c.Groups, e.Function.Group):
@@ -120,6 +121,18 @@ func checkSelector(tx Tx, c vnet.Chain, s vnet.Selector) error {
 		return vnet.Invalidf("network %s is on a wire: chains lead traffic of networks that are not", n.Ref())
 	}
 	return err
+}
+
+// missing returns a vnet.ErrNotFound for an endpoint that is not there, unless the chain as it stands names it.
+func missing(tx Tx, c vnet.Chain, endpoint string) error {
+	stands, err := Chain(tx, c.Ref())
+	switch {
+	case err == nil && names(stands, func(s vnet.Selector) bool { return s.Endpoint == endpoint }):
+		return nil
+	case err != nil && !errors.Is(err, vnet.ErrNotFound):
+		return err
+	}
+	return vnet.WithHint(vnet.NotFoundf("tenant %s has no endpoint %s", c.Tenant, endpoint), "see tenetctl endpoint list --tenant %s; labels name endpoints that are yet to come", c.Tenant)
 }
 
 // names reports whether a classifier of the chain has such a selector.

@@ -155,6 +155,37 @@ func TestAChainNamesOnlyWhatItsTenantHas(t *testing.T) {
 	})
 }
 
+// What was exported can be applied again, and the chain be changed, whoever has gone since.
+func TestAChainMayGoOnNamingAnEndpointThatHasGone(t *testing.T) {
+	s := chained(t)
+	c1, c2 := endpoint("c1"), endpoint("c2")
+	update(t, s, attached(&c1, &c2))
+	const both = `"classifiers":[{"from":{"endpoint":"c1/eth0"},"to":{"network":"web"}},{"from":{"any":true},"to":{"endpoint":"c2/eth0"}}]}`
+	if err := putChain(t, s, "in", `{"groups":["fw"],`+both); err != nil {
+		t.Fatal(err)
+	}
+	update(t, s,
+		func(tx store.Tx) error { return store.DeleteEndpoint(tx, c1) },
+		func(tx store.Tx) error { return store.DeleteEndpoint(tx, c2) })
+	theirs := endpoint("c2") // by now another tenant's
+	theirs.Tenant, theirs.Network = "red", "db"
+	update(t, s, attached(&theirs))
+	before := everything(t, s)
+	if err := putChain(t, s, "in", `{"groups":["fw"],`+both); err != nil || !maps.Equal(before, everything(t, s)) {
+		t.Errorf("as it stands: %v", err)
+	}
+	if err := putChain(t, s, "in", `{"groups":["fw"],"classifiers":[{"from":{"any":true},"to":{"endpoint":"c9/eth0"}}]}`); !errors.Is(err, vnet.ErrNotFound) {
+		t.Errorf("with another endpoint that is not there: %v", err)
+	}
+	before = everything(t, s)
+	wantRefused(t, s, before, putChain(t, s, "other", `{"groups":["ids"],"priority":1,`+both), vnet.ErrNotFound, "classifier 1: tenant blue has no endpoint c1/eth0")
+	if err := putChain(t, s, "in", `{"groups":["fw","ids"],"classifiers":[{"from":{"any":true},"to":{"endpoint":"c1/eth0"},"protocol":"tcp"}]}`); err != nil {
+		t.Errorf("changed in all but the endpoint: %v", err)
+	}
+	err := putChain(t, s, "in", `{"groups":["fw"],`+both) // c2 is named no more
+	wantRefused(t, s, everything(t, s), err, vnet.ErrNotFound, "classifier 2: tenant blue has no endpoint c2/eth0")
+}
+
 // With a tenant's first chain those who stand are tracked, too; ports of functions are not, but for those from which
 // rewritten traffic goes on.
 func TestTheFirstChainGivesZonesToWhoeverMayBeLed(t *testing.T) {
