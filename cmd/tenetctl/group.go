@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -44,11 +45,12 @@ its args.cni, once for each of their two ports (or "both" for one):
 }
 
 func newGroupAdd(a *app) *cobra.Command {
-	var g vnet.Group
+	var asked vnet.Group
 	cmd := &cobra.Command{
 		Use: "add TENANT/GROUP", Short: "Make a group, or change it", Args: exactly("TENANT/GROUP"),
-		Long: `add makes a group, and its tenant if need be. One that is there becomes what is
-said, and has the defaults of what is not; its mode stays as it is.
+		Long: `add makes a group, and its tenant if need be, with the defaults of what is not
+said. One that is there is changed in what is said, and stays as it is in what
+is not. Its mode cannot be changed: its functions were made for that.
 
 --on-failure is what becomes of traffic when the function that it is led to is
 dead: closed drops it and counts it, open lets it go on to the next hop. A
@@ -63,21 +65,57 @@ of it. New connections always go to functions that live.`,
 			if err != nil {
 				return usagef(cmd, "%w", err)
 			}
-			g.Tenant, g.Name = ref.Tenant, ref.Group
-			if g.Probe.Interval == 0 && cmd.Flags().Changed("probe-threshold") {
-				return usagef(cmd, "group add: --probe-threshold needs --probe-interval")
-			}
-			return a.add(cmd.Context(), manifest{kind: kindGroup, group: g})
+			asked.Tenant, asked.Name = ref.Tenant, ref.Group
+			return a.addGroup(cmd, asked)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar((*string)(&g.Mode), "mode", string(vnet.Transparent), "what its functions do to packets: `transparent`, routed or rewriting")
-	f.StringVar((*string)(&g.OnFailure), "on-failure", string(vnet.Closed), "what becomes of traffic to a dead one: `closed` or open")
-	f.DurationVar((*time.Duration)(&g.Probe.Interval), "probe-interval", 0, "`time` between probes; 0: none")
-	f.IntVar(&g.Probe.Threshold, "probe-threshold", 0, "`number` of probes lost in a row that make a function dead (default 3)")
+	f.StringVar((*string)(&asked.Mode), "mode", string(vnet.Transparent), "what its functions do to packets: `transparent`, routed or rewriting")
+	f.StringVar((*string)(&asked.OnFailure), "on-failure", string(vnet.Closed), "what becomes of traffic to a dead one: `closed` or open")
+	f.DurationVar((*time.Duration)(&asked.Probe.Interval), "probe-interval", 0, "`time` between probes; 0: none")
+	f.IntVar(&asked.Probe.Threshold, "probe-threshold", 0, "`number` of probes lost in a row that make a function dead (default 3)")
 	complete(cmd, "mode", "transparent\ta bridge or inline IDS", "routed\tforwards by its routes", "rewriting\tNAT or a proxy")
 	complete(cmd, "on-failure", "closed\tdrop", "open\tgo on to the next hop")
 	return cmd
+}
+
+// addGroup makes a group of what the command's flags ask for, and where they are not given of what stands.
+func (a *app) addGroup(cmd *cobra.Command, asked vnet.Group) error {
+	var became string
+	err := a.on(cmd.Context(), func(ctx context.Context, n *node.Node) error {
+		return n.Rechain(ctx, func(tx store.Tx) error {
+			stands, err := store.Group(tx, asked.Ref())
+			if err != nil && !errors.Is(err, vnet.ErrNotFound) {
+				return err
+			}
+			m := manifest{kind: kindGroup, group: asked}
+			given := cmd.Flags().Changed
+			if !given("mode") {
+				m.group.Mode = stands.Mode
+			}
+			if !given("on-failure") {
+				m.group.OnFailure = stands.OnFailure
+			}
+			probe := &m.group.Probe
+			if !given("probe-interval") {
+				probe.Interval = stands.Probe.Interval
+			}
+			switch {
+			case probe.Interval == 0 && given("probe-threshold"):
+				return usagef(cmd, "group add: --probe-threshold needs --probe-interval")
+			case probe.Interval != 0 && !given("probe-threshold"):
+				probe.Threshold = stands.Probe.Threshold
+			}
+			if became, err = m.declare(tx, n.Bridge, 0); err != nil {
+				return m.explain(err)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return a.printOutcomes([]outcome{{kindGroup, asked.Ref().String(), became}})
 }
 
 func newGroupList(a *app) *cobra.Command {
