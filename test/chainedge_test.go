@@ -203,3 +203,36 @@ func TestChainsAreSafeFromStrangers(t *testing.T) {
 	}
 	lab.Same(t, before, w.Snapshot())
 }
+
+// A closed chain of very many flows is closed at each moment of its change.
+func TestALargeClosedChainIsClosedWhileItChanges(t *testing.T) {
+	w := newChained(t)
+	w.ctl("group", "add", "blue/fw")
+	lead := func(priority int) {
+		t.Helper()
+		w.ctl("chain", "add", "blue/c", "--group", "fw", "--from", "any", "--to", "label:role=server", "--protocol", "udp",
+			"--port", "1-65534", "--source-port", "1-65534", "--priority", strconv.Itoa(priority))
+	}
+	lead(0)
+	server, conn := w.server.Capture(), w.client.Datagrams()
+	tk := lab.Token("past")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 4 {
+			lead(1 + i%2)
+		}
+		w.Sync()
+	}()
+	for i := 0; ; i++ {
+		conn.Send(w.to(false), uint16(10_000+i%20_000), tk)
+		select {
+		case <-done:
+			if n := server.Count(tk); n > 0 {
+				t.Errorf("%d of %d datagrams get round it", n, i)
+			}
+			return
+		case <-time.After(100 * time.Microsecond):
+		}
+	}
+}

@@ -53,6 +53,11 @@ takes that request back in any case, and then does what sync does.`,
 			}
 			return a.on(cmd.Context(), func(ctx context.Context, n *node.Node) error {
 				drifts := []driftView{}
+				seen := func(d driftView, err error) {
+					if err == nil || d.Count() > 0 { // what could not be looked at agrees with nothing
+						drifts = append(drifts, d)
+					}
+				}
 				var err error
 				switch {
 				case before:
@@ -63,11 +68,11 @@ takes that request back in any case, and then does what sync does.`,
 				case after:
 					var d node.Drift
 					d, err = n.AfterSwitch(ctx)
-					drifts = append(drifts, viewDrift("", d))
+					seen(viewDrift("", d), err)
 				default:
 					err = n.EachBridge(ctx, func(n *node.Node) error {
 						view, err := pass(ctx, n, dryRun)
-						drifts = append(drifts, view)
+						seen(view, err)
 						return err
 					})
 				}

@@ -314,34 +314,62 @@ func (n *Node) syncFlows(ctx context.Context, c *openflow.Conn, apply bool) (Dri
 	return d, kind(c.DeleteMeters(ctx, drop...))
 }
 
-// changes are what turns what stands into what should: groups before the flows that name them,
-// and those that no flow names any more after all of it.
+// changes are what turns what stands into what should.
 type changes struct {
-	groups, flows, last []openflow.Change
+	groups []openflow.Change // before the flows that name them
+	strays []openflow.Change // deletions of flows
+	adds   []openflow.Flow   // with the marker, what stands is of another pipeline, or nothing
+	last   []openflow.Change // deletions of groups that no flow names any more
 }
 
 // commit sends the changes in one bundle, unless they are very many: ovs-vswitchd takes 50
 // messages from a connection in each turn of its main loop, and with 1,000 ports on the userspace
-// datapath a turn lasts 5 to 20 ms. So thousands go in a bundle each over several connections. Each
-// flow stands on its own, and until all are there packets are dropped, as they are without any;
-// the last flow, which is the marker where all flows were lost, waits for the others.
+// datapath a turn lasts 5 to 20 ms. So thousands go in a bundle each over several connections, and in steps, so that at no
+// moment a packet gets round what is to be: flows that say who sends come when all others are there, and the marker, which
+// comes last of all, after them. Strays go at the end, so that what leads around a function never stands alone; but what
+// another pipeline has left goes first.
 func (n *Node) commit(ctx context.Context, c *openflow.Conn, bridge string, ch changes) error {
-	const many, connections = 1000, 16
-	if len(ch.groups)+len(ch.flows)+len(ch.last) <= many {
-		return c.Commit(ctx, slices.Concat(ch.groups, ch.flows, ch.last))
+	const many = 1000
+	if len(ch.groups)+len(ch.strays)+len(ch.adds)+len(ch.last) <= many {
+		return c.Commit(ctx, slices.Concat(ch.groups, ch.strays, adds(ch.adds), ch.last))
 	}
-	if err := c.Commit(ctx, ch.groups); err != nil {
+	var before, senders, marker []openflow.Flow
+	for _, f := range ch.adds {
+		switch f.Table {
+		case pipeline.Classify:
+			senders = append(senders, f)
+		case pipeline.Marker:
+			marker = append(marker, f)
+		default:
+			before = append(before, f)
+		}
+	}
+	first, end := ch.groups, slices.Concat(ch.strays, adds(marker), ch.last)
+	if len(marker) > 0 {
+		first, end = slices.Concat(ch.groups, ch.strays), slices.Concat(adds(marker), ch.last)
+	}
+	if err := c.Commit(ctx, first); err != nil {
 		return err
 	}
-	last := max(len(ch.flows)-1, 0)
+	for _, step := range [][]openflow.Flow{before, senders} {
+		if err := n.commitAtOnce(ctx, bridge, step); err != nil {
+			return err
+		}
+	}
+	return c.Commit(ctx, end)
+}
+
+// commitAtOnce adds flows that do not depend on one another, over several connections.
+func (n *Node) commitAtOnce(ctx context.Context, bridge string, flows []openflow.Flow) error {
+	const connections = 16
 	var wg sync.WaitGroup
 	errs := make(chan error, connections+1)
-	for part := range slices.Chunk(ch.flows[:last], last/connections+1) {
+	for part := range slices.Chunk(flows, len(flows)/connections+1) {
 		wg.Go(func() {
 			c, err := n.openflow(ctx, bridge)
 			if err == nil {
 				defer c.Close()
-				err = c.Commit(ctx, part)
+				err = c.Commit(ctx, adds(part))
 			}
 			errs <- err
 		})
@@ -353,11 +381,10 @@ func (n *Node) commit(ctx context.Context, c *openflow.Conn, bridge string, ch c
 			return err
 		}
 	}
-	return c.Commit(ctx, slices.Concat(ch.flows[last:], ch.last))
+	return nil
 }
 
-// difference returns the changes that turn what the switch has into want. Strays go first, so that none can
-// outrank a new flow; the order of want is kept.
+// difference returns the changes that turn what the switch has into want. The order of want is kept.
 func difference(want rendered, have []openflow.FlowStats, groups []openflow.GroupConfig) (changes, Drift) {
 	stands := make(map[string]string, len(have))
 	for _, f := range have {
@@ -366,22 +393,20 @@ func difference(want rendered, have []openflow.FlowStats, groups []openflow.Grou
 	var ch changes
 	var d Drift
 	wanted := make(map[string]bool, len(want.flows))
-	var adds []openflow.Change
 	for _, f := range want.flows {
 		key := f.Key()
 		wanted[key] = true
 		if body, ok := stands[key]; !ok || body != f.Body() {
-			adds = append(adds, openflow.AddFlow(f))
+			ch.adds = append(ch.adds, f)
 			d.MissingFlows++
 		}
 	}
 	for _, f := range have {
 		if !wanted[f.Key()] {
-			ch.flows = append(ch.flows, openflow.DeleteFlow(f.Flow))
+			ch.strays = append(ch.strays, openflow.DeleteFlow(f.Flow))
 			d.StrayFlows++
 		}
 	}
-	ch.flows = append(ch.flows, adds...)
 	standing := make(map[uint32]string, len(groups))
 	for _, g := range groups {
 		standing[g.ID] = g.Body()

@@ -27,7 +27,7 @@ func TestOnlyTheDifferenceIsSent(t *testing.T) {
 		[]openflow.FlowStats{{Flow: stands, Packets: 5}, {Flow: flow(1, 2)}, {Flow: stray}},
 		[]openflow.GroupConfig{group(1, 1), group(2, 9), group(4, 4)})
 	var got []string
-	for _, c := range slices.Concat(ch.groups, ch.flows, ch.last) {
+	for _, c := range slices.Concat(ch.groups, ch.strays, adds(ch.adds), ch.last) {
 		got = append(got, c.String())
 	}
 	want := []string{

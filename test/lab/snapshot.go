@@ -115,7 +115,14 @@ func (h *Host) rows() Snapshot {
 // and numbers are to be reused.
 func (s Snapshot) Lasting() Snapshot {
 	return s.Without("record meta/", "record tenants/", "record networks/", "record vnis/", "record tenant-numbers/",
-		"record pools/", "record addresses/", "record released/", "record gateways/", "record zones/").withoutTransits()
+		"record pools/", "record addresses/", "record released/", "record gateways/", "record zones/").withoutTransits().withoutResting()
+}
+
+// withoutResting is s without the numbers of paths that rest.
+func (s Snapshot) withoutResting() Snapshot {
+	return slices.DeleteFunc(s, func(line string) bool {
+		return strings.HasPrefix(line, "record path-ids/") && strings.Contains(line, " resting since ")
+	})
 }
 
 // withoutTransits is s without the transit numbers of networks; those of endpoints go with them.
