@@ -27,6 +27,7 @@ func NetworkFlows(n Network) []openflow.Flow {
 	flows := n.hostFlows()
 	if n.IsProvider() {
 		flows = append(flows, n.wire()...)
+		flows = append(flows, n.stays()...)
 	}
 	for _, s := range n.Subnets {
 		flows = append(flows, n.route(s.Prefix), n.routeEnd(s.Prefix))
@@ -50,8 +51,22 @@ func NetworkFlows(n Network) []openflow.Flow {
 // route leads packets for the prefix, sent to the router from anywhere in the tenant, into this network.
 func (n Network) route(p netip.Prefix) openflow.Flow {
 	f := familyOf(p.Addr())
-	return NetworkOwner(n.Ref()).flow(Route, 100, match(f.proto, n.mayReach(), routerDst, f.dst.Prefix(p)),
+	priority := uint16(100)
+	if n.IsProvider() {
+		priority = 102
+	}
+	return NetworkOwner(n.Ref()).flow(Route, priority, match(f.proto, n.mayReach(), routerDst, f.dst.Prefix(p)),
 		openflow.SetField(n.inNetwork()), openflow.GotoTable(NextHop))
+}
+
+// stays: out of a network on a wire no way leads but by the router on the wire. By ours answers would not come back, and
+// chains would be got round.
+func (n Network) stays() []openflow.Flow {
+	var flows []openflow.Flow
+	for _, f := range []family{ipv4, ipv6} {
+		flows = append(flows, NetworkOwner(n.Ref()).drop(Route, 101, Unroutable, match(f.proto, n.inNetwork(), from(classEndpoint), routerDst)...))
+	}
+	return flows
 }
 
 // mayReach matches packets that the router may lead into the network: those of the tenant, but

@@ -53,6 +53,7 @@ func TestWherePacketsGo(t *testing.T) {
 		{"the routed network is reached by its addresses", host + ",ip,nw_src=203.0.113.9,nw_dst=10.5.0.2,nw_ttl=63", "104"},
 		{"others are not", host + ",ip,nw_src=203.0.113.9,nw_dst=10.0.1.2,nw_ttl=63", "drop in 2"},
 		{"an endpoint on a wire sends strangers there", fromB2 + ",dl_dst=02:00:00:00:00:01,ip,nw_src=172.20.0.5,nw_dst=172.20.0.9,nw_ttl=64", "256"},
+		{"and reaches no other network of its tenant", fromB2 + "," + router + ",ip,nw_src=172.20.0.5,nw_dst=10.0.0.2,nw_ttl=64", "drop in 40"},
 		{"and asks there", fromB2 + "," + all + ",arp,arp_op=1,arp_spa=172.20.0.5,arp_sha=0a:58:ac:14:00:05,arp_tpa=172.20.0.9", "256"},
 		{"and says who it is", fromB2 + "," + all + ",arp,arp_op=1,arp_spa=172.20.0.5,arp_sha=0a:58:ac:14:00:05,arp_tpa=172.20.0.5", "256"},
 		{"but not that it is somebody else", fromB2 + "," + all + ",arp,arp_op=1,arp_spa=172.20.0.9,arp_sha=0a:58:ac:14:00:05,arp_tpa=172.20.0.5", "drop in 10"},
