@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
 	"sigs.k8s.io/yaml"
 )
 
@@ -40,9 +41,16 @@ func columns(w io.Writer, headings []any, rows [][]any) {
 	if len(headings) > 0 {
 		t.AppendHeader(headings)
 	}
+	var numbers []table.ColumnConfig // of which some may be unknown, "-"
 	for _, row := range rows {
 		t.AppendRow(row)
+		for i, cell := range row {
+			if _, is := cell.(uint64); is {
+				numbers = append(numbers, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignHeader: text.AlignRight})
+			}
+		}
 	}
+	t.SetColumnConfigs(numbers)
 	style := table.StyleDefault
 	style.Options = table.OptionsNoBordersAndSeparators
 	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "

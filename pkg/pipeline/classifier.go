@@ -153,11 +153,12 @@ func (m portMask) term(f *openflow.Field) openflow.Term {
 }
 
 // linkLocal are packets between link-local addresses of the network that the classifier wants, since both its sides
-// may be there: they cannot be led through functions, and are not to get round them. Of packets in fragments all are.
-func (k Classifier) linkLocal(n Network) (whole, fragments []openflow.Match) {
+// may be there: they cannot be led through functions, and are not to get round them. The second are all fragments.
+func (k Classifier) linkLocal(n Network) ([]openflow.Match, []openflow.Match) {
 	if n.IsProvider() || !covers(k.From, n) || !covers(k.To, n) {
 		return nil, nil
 	}
+	var whole, fragments []openflow.Match
 	from, to := []netip.Prefix{{}}, []netip.Prefix{linkLocal6}
 	if k.FromLocal != nil {
 		from = append(hosts(k.FromLocal), ipv6.of(k.From)...)
