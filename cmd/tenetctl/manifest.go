@@ -2,13 +2,16 @@ package main
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
+	"unicode"
 
 	"sigs.k8s.io/yaml"
 
@@ -286,13 +289,42 @@ func knownKeys(what string, have map[string]json.RawMessage, known []string) err
 func strictly(doc []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(doc))
 	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
-		if errors.Is(err, vnet.ErrInvalid) {
-			return err
-		}
-		return vnet.Invalidf("%s", strings.TrimPrefix(err.Error(), "json: "))
+	err := d.Decode(into)
+	if err == nil || errors.Is(err, vnet.ErrInvalid) {
+		return err
 	}
-	return nil
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return vnet.Invalidf("%s: it is %s; %s is wanted", keyOf(wrong.Field), wrong.Value, nameOf(wrong.Type))
+	}
+	if prefix, ok := strings.CutPrefix(err.Error(), "netip.ParsePrefix("); ok {
+		text, _, _ := strings.Cut(prefix, "):")
+		return vnet.Invalidf("%s is no prefix, such as 10.0.0.0/24 or, of one address, 10.0.0.2/32", text)
+	}
+	return vnet.Invalidf("%s", strings.TrimPrefix(err.Error(), "json: "))
+}
+
+// keyOf is a field as it is written: without the types that it is embedded in.
+func keyOf(field string) string {
+	parts := strings.Split(field, ".")
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" || unicode.IsUpper(rune(p[0])) }), ".")
+}
+
+// nameOf says how a value of the type is written.
+func nameOf(t reflect.Type) string {
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
+		return "text"
+	}
+	switch t.Kind() {
+	case reflect.Slice:
+		return "a list"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "a number"
+	case reflect.Struct, reflect.Map:
+		return "a mapping of keys to values"
+	}
+	return "text"
 }
 
 // writeManifests writes documents so that parseManifests takes them back.
