@@ -3,6 +3,7 @@ package test
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/tenet-cni/tenet/test/lab"
@@ -138,6 +139,17 @@ func TestConnectionsOutliveSync(t *testing.T) {
 		{"the flows of another version", func() { w.OFCtl("mod-flows", "table=253,actions=note:00") }},
 		{"nft flush ruleset", func() { w.Sh("nft", "flush", "ruleset") }},
 	} {
+		// Without the rules the kernel translates nothing: an acknowledgement that is late would go out as it is.
+		lab.Eventually(t, "all to be acknowledged", func() bool {
+			for _, c := range []*lab.Container{w.server, w.a, w.b, w.routed, w.Itself()} {
+				for line := range strings.Lines(c.Sh("ss", "-tnH")) {
+					if strings.Fields(line)[2] != "0" { // Send-Q
+						return false
+					}
+				}
+			}
+			return true
+		})
 		drift.drift()
 		w.Sync()
 		for i, c := range p {
