@@ -35,8 +35,12 @@ func Watch(ctx context.Context, aliasPrefix string) (<-chan Change, error) {
 	}
 	changes := make(chan Change)
 	go func() {
-		defer close(changes)
-		defer close(stop)
+		defer func() {
+			close(stop)
+			close(changes)
+			for range updates { // whoever reads from the kernel may wait to be rid of one, and then ends
+			}
+		}()
 		for {
 			select {
 			case <-ctx.Done():

@@ -2,6 +2,8 @@ package veth
 
 import (
 	"context"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -44,5 +46,26 @@ func TestWatchTellsOfEachChange(t *testing.T) {
 	awaits(false)
 	end()
 	for range changes { // until it is closed
+	}
+}
+
+// A watch that ends leaves nothing behind, even while the kernel tells more than anybody reads.
+func TestWatchLeavesNothingBehind(t *testing.T) {
+	w := newWorld(t)
+	for i := range 40 { // more than the watch holds
+		w.run("ip", "link", "add", "more"+strconv.Itoa(i), "type", "veth", "peer", "name", "peer"+strconv.Itoa(i))
+	}
+	before := runtime.NumGoroutine()
+	for range 10 {
+		stop, end := context.WithCancel(ctx(t))
+		_, err := Watch(stop, "")
+		must(t, err)
+		time.Sleep(20 * time.Millisecond) // until it is full
+		end()
+	}
+	for late := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(late) {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+		}
 	}
 }
