@@ -63,9 +63,21 @@ func (n *Node) prune(ctx context.Context) error {
 // lets it go, whether or not that worked: every bridge of the machine hangs on it. It returns
 // what differed on all of them.
 func (n *Node) AfterSwitch(ctx context.Context) (Drift, error) {
+	if _, err := n.dial(ctx); err != nil {
+		return Drift{}, err
+	}
+	restored, failed := n.restoreAll(ctx)
+	// With traffic flowing again there is time for everything else.
+	all, err := n.tidyAll(ctx, restored)
+	return all, errors.Join(failed, err)
+}
+
+// restoreAll is what traffic waits for: AfterSwitch up to where ovs-vswitchd is let go. It returns
+// what differed, by bridge.
+func (n *Node) restoreAll(ctx context.Context) (map[string]Drift, error) {
 	sw, err := n.dial(ctx)
 	if err != nil {
-		return Drift{}, err
+		return nil, err
 	}
 	restored := map[string]Drift{}
 	err = n.EachBridge(ctx, func(n *Node) error {
@@ -78,14 +90,22 @@ func (n *Node) AfterSwitch(ctx context.Context) (Drift, error) {
 		}
 		return err
 	})
-	// Even when ctx has ended.
-	const letGo = 10 * time.Second
+	// Even when ctx has ended; who has cancelled it is not kept waiting.
+	const letGo, soon = 10 * time.Second, 500 * time.Millisecond
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), letGo)
 	defer cancel()
-	err = errors.Join(err, kind(sw.SetRestoreWait(last, false)))
-	// With traffic flowing again there is time for everything else.
+	defer context.AfterFunc(ctx, func() {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			time.AfterFunc(soon, cancel)
+		}
+	})()
+	return restored, errors.Join(err, kind(sw.SetRestoreWait(last, false)))
+}
+
+// tidyAll does the rest of a Sync on the bridges that were restored, and returns all that differed.
+func (n *Node) tidyAll(ctx context.Context, restored map[string]Drift) (Drift, error) {
 	var all Drift
-	err = errors.Join(err, n.EachBridge(ctx, func(n *Node) error {
+	err := n.EachBridge(ctx, func(n *Node) error {
 		d, ok := restored[n.Bridge]
 		if !ok {
 			return nil
@@ -93,7 +113,7 @@ func (n *Node) AfterSwitch(ctx context.Context) (Drift, error) {
 		err := n.tidy(ctx, &d)
 		all.add(d)
 		return err
-	}))
+	})
 	return all, err
 }
 
