@@ -30,36 +30,54 @@ func (n *Node) CollectPaths(ctx context.Context) (int, error) {
 	if err != nil || len(retired) == 0 || !retired[0].Retired.Before(before) {
 		return 0, err
 	}
-	sw, err := n.dial(ctx)
-	if err != nil {
+	used, known, err := n.usedPaths(ctx)
+	if err != nil || !known {
 		return 0, err
-	}
-	b, err := sw.Bridge(ctx, n.Bridge)
-	if err != nil {
-		return 0, kind(err)
-	}
-	tracked, err := ovs.Control(ctx, n.OVSRunDir, "dpctl/dump-conntrack", datapath(b))
-	switch {
-	case errors.Is(err, ovs.ErrRefused), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return 0, nil // nobody can say what is tracked: they stay
-	case err != nil:
-		return 0, kind(err)
 	}
 	removed := 0
 	err = n.Store.Update(ctx, func(tx store.Tx) error {
-		removed, err = paths.Collect(tx, usedPaths(tracked), before)
+		removed, err = paths.Collect(tx, used, before)
 		return err
 	})
 	if err != nil || removed == 0 {
 		return removed, err
 	}
-	return removed, n.SyncChains(ctx, n.Bridge)
+	return removed, n.eachOurs(ctx, func(n *Node) error { return n.SyncChains(ctx, n.Bridge) })
 }
 
-// usedPaths reads the labels of tracked connections. In a client's zone bits 64 to 87 are the path, in a function's bits
+// usedPaths returns the paths that connections have on any bridge; false: nobody can say which.
+func (n *Node) usedPaths(ctx context.Context) (map[vnet.PathID]bool, bool, error) {
+	used, asked := map[vnet.PathID]bool{}, map[string]bool{}
+	known := true
+	err := n.EachBridge(ctx, func(n *Node) error {
+		b, err := n.sw.Bridge(ctx, n.Bridge)
+		if errors.Is(err, ovs.ErrNotFound) {
+			return nil // nor are there connections
+		}
+		if err != nil {
+			return kind(err)
+		}
+		if asked[datapath(b)] { // bridges share it
+			return nil
+		}
+		asked[datapath(b)] = true
+		tracked, err := ovs.Control(ctx, n.OVSRunDir, "dpctl/dump-conntrack", datapath(b))
+		switch {
+		case errors.Is(err, ovs.ErrRefused), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+			known = false
+			return nil
+		case err != nil:
+			return kind(err)
+		}
+		addUsedPaths(used, tracked)
+		return nil
+	})
+	return used, known, err
+}
+
+// addUsedPaths reads the labels of tracked connections. In a client's zone bits 64 to 87 are the path, in a function's bits
 // 72 to 95: which of them a zone is matters little, since a path too many that is kept does no harm.
-func usedPaths(tracked string) map[vnet.PathID]bool {
-	used := map[vnet.PathID]bool{}
+func addUsedPaths(used map[vnet.PathID]bool, tracked string) {
 	for line := range strings.Lines(tracked) {
 		label, ok := labelIn(line)
 		if !ok {
@@ -70,7 +88,6 @@ func usedPaths(tracked string) map[vnet.PathID]bool {
 			used[vnet.PathID(bits.Uint64()&0xffffff)] = true
 		}
 	}
-	return used
 }
 
 // labelIn reads the label in a line of dpctl/dump-conntrack.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
+	"github.com/tenet-cni/tenet/pkg/ovs"
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/veth"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -165,6 +166,22 @@ func (a *agent) linkChanged(ctx context.Context, c veth.Change) {
 // chains plans them and tells the switch.
 func (a *agent) chains(ctx context.Context) {
 	a.stale = !a.fresh(ctx, "change the chains", func(ctx context.Context, n *Node) error { return n.SyncChains(ctx, n.Bridge) })
+}
+
+// eachOurs is EachBridge for those that are on the switch and belong to this node's store.
+func (n *Node) eachOurs(ctx context.Context, do func(*Node) error) error {
+	return n.EachBridge(ctx, func(n *Node) error {
+		b, err := n.sw.Bridge(ctx, n.Bridge)
+		switch {
+		case errors.Is(err, ovs.ErrNotFound):
+			return nil // the first ADD makes it and writes all
+		case err != nil:
+			return kind(err)
+		case b.Owner != n.DataDir:
+			return nil
+		}
+		return do(n)
+	})
 }
 
 // look reads the store again if somebody has written it, and does again what failed.
