@@ -5,6 +5,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tenet-cni/tenet/pkg/store"
 )
@@ -40,4 +41,20 @@ func TestOneForADataDirectory(t *testing.T) {
 	}
 	defer unlock()
 	ends(t, exitFailed, "another tenetd runs", "--data-dir="+dir, "--ovs-run-dir="+dir)
+}
+
+// A sync that looks just then whether a tenetd runs does not keep one from beginning.
+func TestBeginsOnceASyncIsOver(t *testing.T) {
+	dir := t.TempDir()
+	unlock, err := store.TryLock(dir, "tenetd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(200*time.Millisecond, unlock)
+	ctx, stop := context.WithTimeout(t.Context(), 3*time.Second)
+	defer stop()
+	var out, errs bytes.Buffer
+	if code := run(ctx, []string{"--data-dir=" + dir, "--ovs-run-dir=" + dir}, &out, &errs); code != exitDone {
+		t.Errorf("it ends with %d: %s", code, errs.String())
+	}
 }

@@ -34,17 +34,30 @@ const agentLock = "tenetd"
 //
 // It is not needed for traffic: what stands on the switch goes on without it.
 func (n *Node) Run(ctx context.Context, log *slog.Logger) error {
-	unlock, err := store.TryLock(n.DataDir, agentLock)
+	unlock, err := n.lockAgent(ctx)
 	if err != nil {
 		return err
-	}
-	if unlock == nil {
-		return vnet.WithHint(vnet.Existsf("another tenetd runs for %s", n.DataDir), "a node has one; see systemctl status tenetd")
 	}
 	defer unlock()
 	a := agent{Node: n, log: log, verdicts: make(chan verdict), probes: map[uint32]*probing{}}
 	defer a.stopProbes()
 	return a.run(ctx)
+}
+
+// lockAgent makes this process the node's only agent. A sync has the lock for a moment: that is waited for.
+func (n *Node) lockAgent(ctx context.Context) (func(), error) {
+	const tries, pause = 20, 50 * time.Millisecond
+	for range tries {
+		unlock, err := store.TryLock(n.DataDir, agentLock)
+		if err != nil || unlock != nil {
+			return unlock, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	return nil, vnet.WithHint(vnet.Existsf("another tenetd runs for %s", n.DataDir), "a node has one; see systemctl status tenetd")
 }
 
 // agent is a running Run.
@@ -267,17 +280,12 @@ func pause(ctx context.Context, d time.Duration) {
 
 // unwatched clears what a tenetd said of functions, if none runs that could take it back.
 func (n *Node) unwatched(ctx context.Context) error {
-	unlock, err := store.TryLock(n.DataDir, agentLock)
-	if err != nil || unlock == nil {
-		return err
-	}
-	defer unlock()
 	hung := func(tx store.Tx) ([]vnet.Instance, error) {
 		all, err := store.Instances(tx, "")
 		return slices.DeleteFunc(all, func(i vnet.Instance) bool { return !i.Hung }), err
 	}
 	found := false
-	err = n.Store.View(ctx, func(tx store.Tx) error {
+	err := n.Store.View(ctx, func(tx store.Tx) error {
 		list, err := hung(tx)
 		found = len(list) > 0
 		return err
@@ -285,6 +293,11 @@ func (n *Node) unwatched(ctx context.Context) error {
 	if err != nil || !found {
 		return err
 	}
+	unlock, err := store.TryLock(n.DataDir, agentLock)
+	if err != nil || unlock == nil {
+		return err
+	}
+	defer unlock()
 	return n.Store.Update(ctx, func(tx store.Tx) error {
 		list, err := hung(tx)
 		if err != nil {
