@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/tenet-cni/tenet/pkg/pipeline"
@@ -19,9 +21,10 @@ type wantedProbe struct {
 	probe     vnet.Probe
 	ref       vnet.GroupRef
 	container string
+	hung      bool // what was recorded of it
 }
 
-// equal reports whether nothing about it has changed.
+// equal reports whether nothing about the probe has changed.
 func (w wantedProbe) equal(o wantedProbe) bool {
 	return w.number == o.number && w.probe == o.probe && w.target.In == o.target.In && w.target.Out[0] == o.target.Out[0] &&
 		w.target.Dst.String() == o.target.Dst.String() && w.target.From == o.target.From
@@ -30,7 +33,7 @@ func (w wantedProbe) equal(o wantedProbe) bool {
 // wantProbe says how to probe an instance. A transparent one gets a frame of an experimental EtherType, tagged like
 // those of a path; a routed one an echo request from its network's gateway to where any default route leads.
 func wantProbe(tx store.Tx, g vnet.Group, i vnet.Instance) (wantedProbe, error) {
-	w := wantedProbe{number: i.Number, name: i.String(), probe: g.Probe, ref: i.Ref(), container: i.Container}
+	w := wantedProbe{number: i.Number, name: i.String(), probe: g.Probe, ref: i.Ref(), container: i.Container, hung: i.Hung}
 	w.target = probe.Target{
 		In: i.Ingress.Port(), Out: []string{i.Egress.Port()}, EtherType: pipeline.ProbeType,
 		Src: pipeline.ProbeMAC(false).HardwareAddr(), Dst: pipeline.ProbeMAC(true).HardwareAddr(),
@@ -67,8 +70,11 @@ func wantProbe(tx store.Tx, g vnet.Group, i vnet.Instance) (wantedProbe, error) 
 // probing is a goroutine that probes one instance.
 type probing struct {
 	wantedProbe
+	log  *slog.Logger
 	stop context.CancelFunc
 	done chan struct{}
+
+	prober *probe.Prober // nil: to be opened
 }
 
 // verdict is what probes say of an instance.
@@ -80,127 +86,162 @@ type verdict struct {
 // probe starts and stops goroutines, so that just those are probed that are wanted.
 func (a *agent) probe(ctx context.Context, wanted []wantedProbe) {
 	keep := map[uint32]bool{}
+	var begin []wantedProbe
 	for _, w := range wanted {
-		keep[w.number] = true
-		if p := a.probes[w.number]; p != nil {
-			if p.equal(w) {
-				continue
-			}
-			p.end()
+		if p := a.probes[w.number]; p != nil && p.equal(w) {
+			keep[w.number] = true
+		} else {
+			begin = append(begin, w)
 		}
-		a.begin(ctx, w)
 	}
-	for number, p := range a.probes {
-		if !keep[number] {
-			p.end()
-			delete(a.probes, number)
-		}
+	ended := maps.Clone(a.probes)
+	maps.DeleteFunc(ended, func(number uint32, _ *probing) bool { return keep[number] })
+	for _, p := range ended {
+		p.stop()
+	}
+	for number, p := range ended {
+		<-p.done
+		delete(a.probes, number)
+		delete(a.unrecorded, number)
+	}
+	for _, w := range begin {
+		a.begin(ctx, w)
 	}
 }
 
 func (a *agent) begin(ctx context.Context, w wantedProbe) {
-	ctx, stop := context.WithCancel(context.WithoutCancel(ctx)) // of a pass; the goroutine outlives it
-	p := &probing{w, stop, make(chan struct{})}
+	ctx, stop := context.WithCancel(ctx)
+	p := &probing{wantedProbe: w, log: a.log, stop: stop, done: make(chan struct{})}
 	a.probes[w.number] = p
+	delete(a.unrecorded, w.number)
 	go func() {
 		defer close(p.done)
 		p.watch(ctx, a.verdicts)
 	}()
 }
 
-func (p *probing) end() {
-	p.stop()
-	<-p.done
-}
-
-func (a *agent) stopProbes() {
-	for _, p := range a.probes {
-		p.end()
-	}
-}
-
-// watch probes at the interval, and tells when the verdict is another.
+// watch probes at the interval until ctx ends, and tells when the verdict is another than the one recorded.
 func (p *probing) watch(ctx context.Context, verdicts chan<- verdict) {
-	tick := time.NewTicker(time.Duration(p.probe.Interval))
-	defer tick.Stop()
-	var prober *probe.Prober
-	defer func() {
-		if prober != nil {
-			_ = prober.Close()
-		}
-	}()
-	lost, said := 0, false
-	tell := func(hung bool) {
-		select {
-		case verdicts <- verdict{p.wantedProbe, hung}:
-			said = hung
-		case <-ctx.Done():
-		}
+	interval := time.Duration(p.probe.Interval)
+	first := interval
+	if p.hung { // it may have recovered long ago
+		first = 0
 	}
-	tell(false) // what was said before is of another life
+	next := time.NewTimer(first)
+	defer next.Stop()
+	defer p.close()
+	lost, said := 0, p.hung
+	blind := blindness{log: p.log, name: p.name}
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-next.C:
 		}
-		if prober == nil {
-			var err error
-			if prober, err = probe.Open(p.target); err != nil {
-				continue // its link has gone: that is seen by itself
-			}
+		next.Reset(interval)
+		through, err := p.ask(ctx, min(interval, time.Second))
+		if ctx.Err() != nil {
+			return
 		}
-		through, err := prober.Through(time.Duration(p.probe.Interval))
+		blind.note(err)
 		switch {
 		case err != nil:
-			_ = prober.Close()
-			prober = nil
+			continue
 		case through:
-			if lost = 0; said {
-				tell(false)
-			}
+			lost = 0
 		default:
-			if lost++; lost >= p.probe.Threshold && !said {
-				tell(true)
-			}
+			lost++
+		}
+		hung := !through && (said || lost >= p.probe.Threshold)
+		if hung == said {
+			continue
+		}
+		select {
+		case verdicts <- verdict{p.wantedProbe, hung}:
+			said = hung
+		case <-ctx.Done():
+			return
 		}
 	}
 }
 
-// judge records a verdict, if it is another one, and plans the chains anew.
+// ask sends one probe and reports whether it came back in time.
+func (p *probing) ask(ctx context.Context, wait time.Duration) (bool, error) {
+	if p.prober == nil {
+		var err error
+		if p.prober, err = probe.Open(p.target); err != nil {
+			return false, err
+		}
+	}
+	through, err := p.prober.Through(ctx, wait)
+	if err != nil {
+		p.close()
+	}
+	return through, err
+}
+
+func (p *probing) close() {
+	if p.prober != nil {
+		_ = p.prober.Close()
+		p.prober = nil
+	}
+}
+
+// blindness is that no probe can be sent. A link that has gone is noticed by itself, and soon; if it lasts, it is logged once.
+type blindness struct {
+	log   *slog.Logger
+	name  string
+	since time.Time
+	said  bool
+}
+
+func (b *blindness) note(err error) {
+	const patience = 3 * lookPause
+	switch {
+	case err == nil:
+		b.since, b.said = time.Time{}, false
+	case b.since.IsZero():
+		b.since = time.Now()
+	case !b.said && time.Since(b.since) >= patience:
+		b.log.Error("cannot probe a function", "function", b.name, "error", err)
+		b.said = true
+	}
+}
+
+// judge records a verdict, if it is another one, and plans the chains anew. What fails is done again with the next look.
 func (a *agent) judge(ctx context.Context, v verdict) {
-	a.fresh(ctx, "record a verdict", func(ctx context.Context, n *Node) error {
-		is := func(tx store.Tx) (vnet.Instance, error) {
-			i, err := store.FindInstance(tx, v.ref, v.container)
-			if err == nil && i.Number != v.number {
-				err = vnet.NotFoundf("%s is another one by now", i)
-			}
-			return i, err
-		}
-		var i vnet.Instance
-		err := n.Store.View(ctx, func(tx store.Tx) error {
-			var err error
-			i, err = is(tx)
-			return err
-		})
-		if errors.Is(err, vnet.ErrNotFound) || err == nil && i.Hung == v.hung {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	delete(a.unrecorded, v.number)
+	changed := false
+	if !a.fresh(ctx, "record a verdict", func(ctx context.Context, n *Node) error {
+		var err error
+		changed, err = n.recordVerdict(ctx, v)
+		return err
+	}) {
+		a.unrecorded[v.number] = v
+		return
+	}
+	if changed {
 		a.log.Warn("probes changed their verdict on a function", "function", v.name, "hung", v.hung)
-		err = n.Store.Update(ctx, func(tx store.Tx) error {
-			i, err := is(tx)
-			if err != nil {
-				return err
-			}
-			i.Hung = v.hung
-			return store.PutInstance(tx, i)
-		})
-		if err != nil {
+		a.chains(ctx)
+	}
+}
+
+// recordVerdict writes the verdict to the store, and reports whether that changed anything. An instance that has gone needs none.
+func (n *Node) recordVerdict(ctx context.Context, v verdict) (bool, error) {
+	write := func(tx store.Tx) error {
+		i, err := store.FindInstance(tx, v.ref, v.container)
+		switch {
+		case errors.Is(err, vnet.ErrNotFound), err == nil && (i.Number != v.number || i.Hung == v.hung):
+			return nil
+		case err != nil:
 			return err
 		}
-		return n.SyncChains(ctx, n.Bridge)
-	})
+		i.Hung = v.hung
+		return store.PutInstance(tx, i)
+	}
+	err := n.Store.View(ctx, func(tx store.Tx) error { return write(readOnly{tx}) })
+	if !errors.Is(err, errWrites) {
+		return false, err
+	}
+	return true, n.Store.Update(ctx, write)
 }

@@ -2,12 +2,15 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
@@ -17,20 +20,28 @@ import (
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-// How often Run looks for what nothing tells it of.
+// How often Run looks for what nothing tells it of, and how long things may take.
 const (
 	lookPause    = time.Second      // whether the store has changed: groups with probes, new instances
 	collectPause = 30 * time.Second // for paths that no connection has any more
-	retryPause   = 500 * time.Millisecond
 	callTimeout  = 30 * time.Second // of one pass
+	helloTimeout = 5 * time.Second  // of the switch's answer to a new connection
+	endTimeout   = time.Second / 2  // of what goes on in the background, when Run ends
+)
+
+// A switch that does not answer is asked again after a part of the time that it has been away, which costs little; one that
+// answers and could not be told all, after a larger part.
+const (
+	awayPart, tellPart = 16, 4
+	minRetry, maxRetry = 50 * time.Millisecond, 2 * time.Second
 )
 
 const agentLock = "tenetd"
 
 // Run keeps the node's switch in step with what happens, until ctx ends: it notices at once when a function's port
-// goes down or comes back, probes functions whose groups ask for it, and restores the flows when ovs-vswitchd has
-// been restarted. All it knows is in the store, so that it can be killed at any moment. vnet.ErrExists if
-// another process runs it already.
+// goes down or comes back, probes functions whose groups ask for it, restores the flows when ovs-vswitchd has
+// been restarted, and finishes a change of chains that was cut short. All it knows is in the store, so that it can be
+// killed at any moment. vnet.ErrExists if another process runs it already.
 //
 // It is not needed for traffic: what stands on the switch goes on without it.
 func (n *Node) Run(ctx context.Context, log *slog.Logger) error {
@@ -39,9 +50,13 @@ func (n *Node) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer unlock()
-	a := agent{Node: n, log: log, verdicts: make(chan verdict), probes: map[uint32]*probing{}}
-	defer a.stopProbes()
-	return a.run(ctx)
+	a := agent{
+		Node: n, log: log, retry: time.NewTimer(0), since: time.Now(), bridges: []string{n.Bridge}, failures: map[string]string{},
+		verdicts: make(chan verdict), unrecorded: map[uint32]verdict{}, probes: map[uint32]*probing{},
+	}
+	defer a.end(ctx)
+	a.run(ctx)
+	return nil
 }
 
 // lockAgent makes this process the node's only agent. A sync has the lock for a moment: that is waited for.
@@ -63,105 +78,188 @@ func (n *Node) lockAgent(ctx context.Context) (func(), error) {
 // agent is a running Run.
 type agent struct {
 	*Node
-	log *slog.Logger
+	log      *slog.Logger
+	failures map[string]string // what has failed and not worked since, with the error that was logged
 
-	links    <-chan veth.Change
-	works    map[vnet.EndpointID]bool // of all links, as far as was told
-	verdicts chan verdict
-	probes   map[uint32]*probing // by the instance's number
-	ports    map[vnet.EndpointID]bool
-	modified time.Time // of the store, when it was last looked at
-	stale    bool      // the last pass failed
+	conn  *openflow.Conn // to one of the bridges: it ends with ovs-vswitchd. nil: nobody answers
+	retry *time.Timer    // when to greet the switch again
+	since time.Time      // when the switch went away
+	rest  sync.WaitGroup // what goes on in the background
+
+	links <-chan veth.Change
+	works map[vnet.EndpointID]bool // of all links, as far as was told
+
+	verdicts   chan verdict
+	unrecorded map[uint32]verdict  // those that could not be recorded, by the instance's number
+	probes     map[uint32]*probing // by the instance's number
+
+	// What the store said when it was last read, and when it had been written then.
+	modified time.Time
+	bridges  []string
+	ports    map[vnet.EndpointID]bool // of functions
+	declared digest
+
+	told  digest // what was declared when all bridges were last told all
+	stale bool   // the chains are to be planned and told once more: that failed, or links were not watched
 }
 
-func (a *agent) run(ctx context.Context) error {
-	a.works = map[vnet.EndpointID]bool{}
-	conn := a.greet(ctx) // and brings the flows up to date
+func (a *agent) run(ctx context.Context) {
+	a.watch(ctx)
+	a.read(ctx)
 	look, collect := time.NewTicker(lookPause), time.NewTicker(collectPause)
 	defer look.Stop()
 	defer collect.Stop()
 	for {
-		if a.links == nil {
-			links, err := veth.Watch(ctx, linkAlias(a.Bridge))
-			if err != nil {
-				a.log.Error("cannot watch links; looking for changes each second", "error", err)
-			}
-			a.links = links
-		}
 		var gone <-chan struct{}
-		if conn != nil {
-			gone = conn.Done()
+		if a.conn != nil {
+			gone = a.conn.Done()
 		}
 		select {
 		case <-ctx.Done():
-			if conn != nil {
-				conn.Close()
-			}
-			return nil
+			return
+		case <-gone:
+			a.log.Warn("ovs-vswitchd has gone")
+			a.conn, a.since = nil, time.Now()
+			a.retry.Reset(0) // it is restarted as a rule: then no moment may be lost
+		case <-a.retry.C:
+			a.greet(ctx)
 		case c, ok := <-a.links:
-			if !ok { // events were lost: what matters is looked at as a whole
-				a.links = nil
-				a.chains(ctx)
+			if ok {
+				a.linkChanged(ctx, c)
 				continue
 			}
-			a.linkChanged(ctx, c)
+			a.watch(ctx) // events were lost: what matters is looked at as a whole
+			a.chains(ctx)
 		case v := <-a.verdicts:
 			a.judge(ctx, v)
-		case <-gone:
-			a.log.Warn("ovs-vswitchd has gone", "bridge", a.Bridge)
-			conn = nil
 		case <-look.C:
-			if conn == nil {
-				conn = a.greet(ctx)
-			}
 			a.look(ctx)
 		case <-collect.C:
 			a.collect(ctx)
 		}
-		for conn == nil && gone != nil && ctx.Err() == nil { // it is restarted as a rule: then no second may be lost
-			if conn = a.greet(ctx); conn == nil {
-				pause(ctx, retryPause/10)
-			}
-		}
 	}
 }
 
-// fresh runs one pass on a node of its own: connections of one before may have died.
+// end ends what goes on in the background. What does not end soon is left to end with the process, as if it were killed.
+func (a *agent) end(ctx context.Context) {
+	if a.conn != nil {
+		a.conn.Close()
+	}
+	a.probe(ctx, nil)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		a.rest.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(endTimeout):
+	}
+}
+
+// fresh runs one pass on a node of its own, as connections of one before may have died, and reports whether it worked.
 func (a *agent) fresh(ctx context.Context, what string, fn func(context.Context, *Node) error) bool {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	pass, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	n := Open(a.Config, a.Release)
 	defer n.Close()
-	err := fn(ctx, n)
-	if err != nil && ctx.Err() == nil {
-		a.log.Error(what, "error", err, "hint", vnet.Hint(err))
-	}
-	return err == nil
+	return !a.failed(ctx, what, fn(pass, n))
 }
 
-// greet connects to the switch and brings its flows up to date; nil if it is not there.
-func (a *agent) greet(ctx context.Context) *openflow.Conn {
-	conn, err := a.openflow(ctx, a.Bridge)
-	if err != nil {
-		return nil // no switch, or no bridge yet: asked again
+// failed reports whether there is an error. It is logged once, until it is another one or the same thing has worked.
+func (a *agent) failed(ctx context.Context, what string, err error) bool {
+	switch {
+	case err == nil:
+		delete(a.failures, what)
+	case ctx.Err() == nil && a.failures[what] != err.Error():
+		a.failures[what] = err.Error()
+		a.log.Error(what, "error", err, "hint", vnet.Hint(err))
 	}
-	restored := a.fresh(ctx, "restore the flows", func(ctx context.Context, n *Node) error {
-		d, err := n.AfterSwitch(ctx)
-		if err == nil {
-			a.log.Info("the switch agrees with the store", "bridge", n.Bridge, "differences", d.Count())
+	return err != nil
+}
+
+// greet connects to the switch and brings its flows up to date. If that fails it is done again before long.
+func (a *agent) greet(ctx context.Context) {
+	if a.conn == nil {
+		a.conn = a.answering(ctx)
+	}
+	part := time.Duration(awayPart)
+	if a.conn != nil {
+		if a.restore(ctx) {
+			return
 		}
-		return err
-	})
-	if !restored {
-		conn.Close()
-		return nil
+		part = tellPart
 	}
-	return conn
+	a.retry.Reset(min(max(time.Since(a.since)/part, minRetry), maxRetry))
+}
+
+// answering connects to the first bridge that answers; nil: there is no switch, or no bridge yet.
+func (a *agent) answering(ctx context.Context) *openflow.Conn {
+	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	for _, bridge := range a.bridges {
+		if conn, err := a.openflow(ctx, bridge); err == nil {
+			return conn
+		}
+	}
+	return nil
+}
+
+// restore writes the flows of every bridge. The rest of a sync, for which traffic does not wait, goes on in the background:
+// a foreign IPAM plugin may take its time.
+func (a *agent) restore(ctx context.Context) bool {
+	var restored map[string]Drift
+	declared := a.declared
+	if !a.fresh(ctx, "restore the flows", func(ctx context.Context, n *Node) error {
+		var err error
+		restored, err = n.restoreAll(ctx)
+		return err
+	}) {
+		return false
+	}
+	a.told, a.stale = declared, false
+	var all Drift
+	for _, d := range restored {
+		all.add(d)
+	}
+	a.log.Info("the switch agrees with the store", "bridges", len(restored), "differences", all.Count())
+	a.rest.Go(func() {
+		pass, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		n := Open(a.Config, a.Release)
+		defer n.Close()
+		d, err := n.tidyAll(pass, restored)
+		if err != nil && ctx.Err() == nil {
+			a.log.Error("tidy up", "error", err, "hint", vnet.Hint(err))
+		}
+		a.log.Debug("tidied up", "differences", d.Count())
+	})
+	return true
+}
+
+// watch asks to be told of links, and looks at those that stand: what is told of them to begin with is no change. The chains
+// are to be planned anew after it, and, if it fails, with each look.
+func (a *agent) watch(ctx context.Context) {
+	a.stale, a.works = true, map[vnet.EndpointID]bool{}
+	changes, err := veth.Watch(ctx, "tenet ")
+	a.failed(ctx, "watch links", err)
+	a.links = changes // nil if that failed
+	links, err := veth.List(ctx, "tenet ")
+	a.failed(ctx, "list links", err)
+	for _, l := range links {
+		a.works[endpointOf(l.Alias)] = l.Works
+	}
+}
+
+// endpointOf is the endpoint that a link's alias names: linkAlias and its id.
+func endpointOf(alias string) vnet.EndpointID {
+	words := strings.Fields(alias)
+	return vnet.EndpointID(words[len(words)-1])
 }
 
 // linkChanged plans the chains anew if a function's port went down or came back.
 func (a *agent) linkChanged(ctx context.Context, c veth.Change) {
-	id := vnet.EndpointID(strings.TrimPrefix(c.Alias, linkAlias(a.Bridge)))
+	id := endpointOf(c.Alias)
 	was, known := a.works[id]
 	a.works[id] = c.Works
 	if !c.Works {
@@ -176,9 +274,24 @@ func (a *agent) linkChanged(ctx context.Context, c veth.Change) {
 	a.chains(ctx)
 }
 
-// chains plans them and tells the switch.
+// chains plans them and tells every bridge. What fails is done again with the next look.
 func (a *agent) chains(ctx context.Context) {
-	a.stale = !a.fresh(ctx, "change the chains", func(ctx context.Context, n *Node) error { return n.SyncChains(ctx, n.Bridge) })
+	a.stale = !a.fresh(ctx, "change the chains", func(ctx context.Context, n *Node) error {
+		return n.eachOurs(ctx, func(n *Node) error { return n.SyncChains(ctx, n.Bridge) })
+	})
+}
+
+// flows plans the chains and makes all flows of every bridge agree with the store. What fails is done again with the next look.
+func (a *agent) flows(ctx context.Context) {
+	declared := a.declared
+	if a.fresh(ctx, "change the flows", func(ctx context.Context, n *Node) error {
+		return n.eachOurs(ctx, func(n *Node) error {
+			_, err := n.connectAll(ctx, true)
+			return err
+		})
+	}) {
+		a.told, a.stale = declared, false
+	}
 }
 
 // eachOurs is EachBridge for those that are on the switch and belong to this node's store.
@@ -197,41 +310,68 @@ func (n *Node) eachOurs(ctx context.Context, do func(*Node) error) error {
 	})
 }
 
-// look reads the store again if somebody has written it, and does again what failed.
+// look reads the store again if somebody has written it, and does what was not done, by this agent or by whoever wrote it.
 func (a *agent) look(ctx context.Context) {
-	if a.stale {
+	a.read(ctx)
+	for _, v := range maps.Clone(a.unrecorded) {
+		a.judge(ctx, v)
+	}
+	if a.links == nil {
+		a.watch(ctx)
+	}
+	switch {
+	case a.told != a.declared:
+		a.flows(ctx)
+	case a.stale:
 		a.chains(ctx)
 	}
-	info, err := os.Stat(filepath.Join(a.DataDir, filepath.Base(a.Store.Path())))
+}
+
+// read takes from the store what matters here, if somebody has written it.
+func (a *agent) read(ctx context.Context) {
+	info, err := os.Stat(a.Store.Path())
 	if err != nil || info.ModTime().Equal(a.modified) {
 		return
 	}
-	a.fresh(ctx, "read the store", func(ctx context.Context, n *Node) error {
-		ports, wanted, err := n.watched(ctx)
-		if err != nil {
-			return err
-		}
+	var w watched
+	if !a.fresh(ctx, "read the store", func(ctx context.Context, n *Node) error {
+		w, err = n.watched(ctx)
+		return err
+	}) {
+		return
+	}
+	a.bridges, a.ports, a.declared = w.bridges, w.ports, w.declared
+	a.probe(ctx, w.probes)
+	for _, p := range w.unprobed {
+		a.judge(ctx, verdict{p, false})
+	}
+	if time.Since(info.ModTime()) > lookPause/10 { // else it may be written once more in the same tick of the file system's clock
 		a.modified = info.ModTime()
-		for id := range ports {
-			if !a.ports[id] { // it came, and may have gone down before it was known for what it is
-				a.ports = ports
-				if err := n.SyncChains(ctx, n.Bridge); err != nil {
-					return err
-				}
-				break
-			}
-		}
-		a.ports = ports
-		a.probe(ctx, wanted)
-		return nil
-	})
+	}
 }
 
-// watched returns the ports of functions, and the instances that are to be probed.
-func (n *Node) watched(ctx context.Context) (map[vnet.EndpointID]bool, []wantedProbe, error) {
-	ports := map[vnet.EndpointID]bool{}
-	var wanted []wantedProbe
-	err := n.Store.View(ctx, func(tx store.Tx) error {
+// watched is what an agent takes from the store.
+type watched struct {
+	bridges  []string
+	ports    map[vnet.EndpointID]bool // of functions
+	probes   []wantedProbe            // of instances that are to be probed
+	unprobed []wantedProbe            // instances that were found hung, and are not probed any more
+	declared digest
+}
+
+// digest is of what others write of chains: groups, instances, chains and the numbers of their legs, which tell a chain from
+// one of the same name before it. Paths and verdicts follow from these, or are the agent's own, and are told as they change;
+// endpoints that come and go tell the switch themselves.
+type digest [sha256.Size]byte
+
+func (n *Node) watched(ctx context.Context) (watched, error) {
+	w := watched{ports: map[vnet.EndpointID]bool{}}
+	var err error
+	if w.bridges, err = n.bridges(ctx); err != nil {
+		return w, err
+	}
+	err = n.Store.View(ctx, func(tx store.Tx) error {
+		var declared []any
 		instances, err := store.Instances(tx, "")
 		if err != nil {
 			return err
@@ -239,25 +379,59 @@ func (n *Node) watched(ctx context.Context) (map[vnet.EndpointID]bool, []wantedP
 		for _, i := range instances {
 			for _, id := range []vnet.EndpointID{i.Ingress, i.Egress} {
 				if id != "" {
-					ports[id] = true
+					w.ports[id] = true
 				}
 			}
-			g, err := store.Group(tx, i.Ref())
+			if err := w.wants(tx, i); err != nil {
+				return err
+			}
+			i.Hung = false
+			declared = append(declared, i)
+		}
+		groups, err := store.All[vnet.Group](tx, store.Groups)
+		if err != nil {
+			return err
+		}
+		declared = append(declared, groups)
+		chains, err := store.All[vnet.Chain](tx, store.Chains)
+		if err != nil {
+			return err
+		}
+		for _, c := range chains {
+			legs, err := store.Legs(tx, c.Ref())
 			if err != nil {
 				return err
 			}
-			if g.Probe.Interval == 0 || !i.Whole() {
-				continue
+			declared = append(declared, c)
+			for _, l := range legs {
+				declared = append(declared, l.Number)
 			}
-			w, err := wantProbe(tx, g, i)
-			if err != nil {
-				return err
-			}
-			wanted = append(wanted, w)
+		}
+		text, err := json.Marshal(declared)
+		w.declared = sha256.Sum256(text)
+		return err
+	})
+	return w, err
+}
+
+// wants adds the instance to those that are probed, or not any more.
+func (w *watched) wants(tx store.Tx, i vnet.Instance) error {
+	g, err := store.Group(tx, i.Ref())
+	if err != nil {
+		return err
+	}
+	if g.Probe.Interval == 0 {
+		if i.Hung {
+			w.unprobed = append(w.unprobed, wantedProbe{number: i.Number, name: i.String(), ref: i.Ref(), container: i.Container})
 		}
 		return nil
-	})
-	return ports, wanted, err
+	}
+	if !i.Whole() {
+		return nil
+	}
+	p, err := wantProbe(tx, g, i)
+	w.probes = append(w.probes, p)
+	return err
 }
 
 // collect takes away the paths that no connection has any more.
@@ -269,13 +443,6 @@ func (a *agent) collect(ctx context.Context) {
 		}
 		return err
 	})
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
 
 // unwatched clears what a tenetd said of functions, if none runs that could take it back.

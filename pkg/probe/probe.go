@@ -4,6 +4,7 @@ package probe
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -106,8 +107,9 @@ func (t Target) filter() ([]bpf.RawInstruction, error) {
 	return bpf.Assemble(program)
 }
 
-// Through sends one packet and reports whether it came back before the time was over. An error says that a link has gone.
-func (p *Prober) Through(wait time.Duration) (bool, error) {
+// Through sends one packet and reports whether it came back before the time was over or ctx ended. An error says that a
+// link has gone.
+func (p *Prober) Through(ctx context.Context, wait time.Duration) (bool, error) {
 	p.seq++
 	frame, err := p.target.frame(p.seq)
 	if err != nil {
@@ -118,6 +120,7 @@ func (p *Prober) Through(wait time.Duration) (bool, error) {
 			return false, err
 		}
 	}
+	defer context.AfterFunc(ctx, p.giveUp)()
 	if _, err := p.in.WriteTo(frame, &packet.Addr{HardwareAddr: p.target.Dst}); err != nil {
 		return false, fmt.Errorf("link %s: %w", p.target.In, err)
 	}
@@ -131,9 +134,7 @@ func (p *Prober) Through(wait time.Duration) (bool, error) {
 		switch err := <-came; {
 		case err == nil:
 			through = true
-			for _, c := range p.out {
-				_ = c.SetReadDeadline(time.Unix(1, 0))
-			}
+			p.giveUp()
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			failed = err
 		}
@@ -142,6 +143,13 @@ func (p *Prober) Through(wait time.Duration) (bool, error) {
 		return true, nil
 	}
 	return false, failed
+}
+
+// giveUp ends the waiting for the packet that is under way.
+func (p *Prober) giveUp() {
+	for _, c := range p.out {
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // await reads until the packet has come in.

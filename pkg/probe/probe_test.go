@@ -1,6 +1,7 @@
 package probe_test
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"os"
@@ -76,7 +77,7 @@ func open(t *testing.T, target probe.Target) *probe.Prober {
 func passes(t *testing.T, p *probe.Prober, want bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; { // a bridge takes its time with a port
-		through, err := p.Through(100 * time.Millisecond)
+		through, err := p.Through(t.Context(), 100*time.Millisecond)
 		must(t, err)
 		if through == want {
 			return
@@ -108,7 +109,7 @@ func TestProbesSeeWhatHangs(t *testing.T) {
 			ip(t, "link set far-out master bridge")
 			passes(t, p, true)
 			ip(t, "link del in")
-			if through, err := p.Through(patience); err == nil {
+			if through, err := p.Through(t.Context(), patience); err == nil {
 				t.Errorf("a link that has gone: through: %v, and no error", through)
 			}
 		})
@@ -122,5 +123,27 @@ func TestOpenWantsItsLinks(t *testing.T) {
 		if _, err := probe.Open(target); err == nil || !strings.Contains(err.Error(), "gone") {
 			t.Errorf("%+v: error %v", target, err)
 		}
+	}
+}
+
+// Who probes can be stopped at once.
+func TestThroughEndsWithItsContext(t *testing.T) {
+	function(t)
+	ip(t, "link set far-out nomaster")
+	p := open(t, probe.Target{In: "in", Out: []string{"out", "in"}, EtherType: 0x88b5, Src: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Dst: net.HardwareAddr{2, 0, 0, 0, 0, 2}})
+	ctx, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer stop()
+	ended := make(chan bool)
+	go func() {
+		through, _ := p.Through(ctx, time.Hour)
+		ended <- through
+	}()
+	select {
+	case through := <-ended:
+		if through {
+			t.Error("it came through")
+		}
+	case <-time.After(patience):
+		t.Error("it waits on")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -15,11 +16,24 @@ type Daemon struct {
 	log lockedBuffer
 }
 
-// Tenetd starts the node's daemon in the host's namespace. It ends with the test, and says all that it logged if that failed.
+// Tenetd starts the node's daemon in the host's namespace and waits until it agrees with the switch. It ends with the
+// test, and says all that it logged if that failed.
 func (h *Host) Tenetd() *Daemon {
 	h.tb.Helper()
+	d := h.BeginTenetd()
+	d.Logs("the switch agrees")
+	return d
+}
+
+// BeginTenetd starts the daemon, as Tenetd does, and waits for nothing.
+func (h *Host) BeginTenetd() *Daemon {
+	h.tb.Helper()
 	d := &Daemon{h: h}
-	d.start()
+	Must(h.tb, Inside(h.NetNS, func() error {
+		d.cmd = exec.Command(filepath.Join(h.Bin, "tenetd"), "--data-dir="+h.DataDir, "--ovs-run-dir="+h.RunDir, "--bridge="+Bridge) //nolint:noctx // ended below
+		d.cmd.Stderr = &d.log
+		return d.cmd.Start()
+	}))
 	h.tb.Cleanup(func() {
 		d.End(syscall.SIGKILL)
 		if h.tb.Failed() {
@@ -29,14 +43,10 @@ func (h *Host) Tenetd() *Daemon {
 	return d
 }
 
-func (d *Daemon) start() {
+// Logs waits until it has logged these words.
+func (d *Daemon) Logs(words string) {
 	d.h.tb.Helper()
-	Must(d.h.tb, Inside(d.h.NetNS, func() error {
-		d.cmd = exec.Command(filepath.Join(d.h.Bin, "tenetd"), "--data-dir="+d.h.DataDir, "--ovs-run-dir="+d.h.RunDir, "--bridge="+Bridge) //nolint:noctx // ended below
-		d.cmd.Stderr = &d.log
-		return d.cmd.Start()
-	}))
-	Eventually(d.h.tb, "tenetd to agree with the switch", func() bool { return bytes.Contains([]byte(d.Log()), []byte("the switch agrees")) })
+	Eventually(d.h.tb, "tenetd to log "+words, func() bool { return strings.Contains(d.Log(), words) })
 }
 
 // End sends a signal and waits for the end; it returns the exit code, -1 if a signal ended it.
@@ -47,6 +57,9 @@ func (d *Daemon) End(s syscall.Signal) int {
 	}
 	return d.cmd.ProcessState.ExitCode()
 }
+
+// Kill kills it, if it does not end by another signal that End waits for.
+func (d *Daemon) Kill() { _ = d.cmd.Process.Kill() }
 
 // Log is what it has logged.
 func (d *Daemon) Log() string { return d.log.String() }
