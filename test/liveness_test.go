@@ -183,3 +183,24 @@ func TestChainProbesFindTheHung(t *testing.T) {
 		})
 	}
 }
+
+// A function that is probed gets connections once a probe has come through: its inside may be set up after its ADD.
+func TestChainWaitsForAProbedFunction(t *testing.T) {
+	w := newChained(t)
+	w.ctl("group", "add", "blue/fw", "--probe-interval", "100ms")
+	w.Function("fw1", w.conf, "fw", 0).Bridges()
+	w.lead("fw")
+	w.Tenetd()
+	two := watch(w.Function("fw2", w.conf, "fw", 100))
+	for range 5 {
+		prefix, failed := w.fresh(10)
+		if failed > 0 || two.saw(prefix)[0] > 0 {
+			t.Errorf("%d of 10 connections fail, and %d come to a function that is not set up", failed, two.saw(prefix)[0])
+		}
+	}
+	two.Bridges()
+	lab.Eventually(t, "connections to come to it", func() bool {
+		prefix, failed := w.fresh(10)
+		return failed == 0 && two.saw(prefix)[0] > 0
+	})
+}

@@ -24,9 +24,10 @@ type wantedProbe struct {
 	hung      bool // what was recorded of it
 }
 
-// equal reports whether nothing about the probe has changed.
+// equal reports whether nothing about the probe has changed, nor what is recorded of the instance: an ADD may have said
+// that it has to prove itself first.
 func (w wantedProbe) equal(o wantedProbe) bool {
-	return w.number == o.number && w.probe == o.probe && w.target.In == o.target.In && w.target.Out[0] == o.target.Out[0] &&
+	return w.number == o.number && w.hung == o.hung && w.probe == o.probe && w.target.In == o.target.In && w.target.Out[0] == o.target.Out[0] &&
 		w.target.Dst.String() == o.target.Dst.String() && w.target.From == o.target.From
 }
 
