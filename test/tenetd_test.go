@@ -237,6 +237,7 @@ func TestTenetdSaysWhatItCannotProbe(t *testing.T) {
 	w := newChained(t)
 	one, _, _ := w.shared(probed...)
 	d := w.Tenetd()
+	d.Logs("tidied up") // which would take a function away that has lost its link
 	one.In.Sh("ip", "link", "del", "in0")
 	const words = "cannot probe a function"
 	d.Logs(words)

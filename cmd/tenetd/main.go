@@ -6,13 +6,14 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/tenet-cni/tenet/pkg/cni"
 	"github.com/tenet-cni/tenet/pkg/node"
@@ -30,12 +31,14 @@ const (
 )
 
 const usage = `usage: tenetd [--config FILE] [--data-dir DIR] [--ovs-run-dir DIR] [--bridge BRIDGE]
+              [--log-level LEVEL]
 
 tenetd watches the node's service functions. When the link of a function's port
 goes down or comes back, the chains take another way within milliseconds; where a
 group has a probe, a function that hangs is found, too. When ovs-vswitchd has been
-restarted, its flows are restored. It logs to standard error and ends cleanly with
-SIGTERM. All it knows is in the node's store: it may be killed at any time.
+restarted, its flows are restored, and a change of chains that was cut short is
+finished. It logs to standard error and ends cleanly with SIGTERM. All it knows is
+in the node's store: it may be killed at any time.
 
 Examples:
   tenetd
@@ -58,6 +61,8 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	var showVersion bool
 	f := flag.NewFlagSet("tenetd", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
+	f.Usage = func() {}
+	f.SortFlags = false
 	f.StringVar(&file, "config", "", "node configuration `file` (default "+node.DefaultConfig+")")
 	f.StringVar(&over.DataDir, "data-dir", "", "`directory` of the node's store (default /var/lib/tenet)")
 	f.StringVar(&over.OVSRunDir, "ovs-run-dir", "", "run `directory` of Open vSwitch (default /run/openvswitch)")
@@ -67,9 +72,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	err := f.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprintf(out, "%s", usage)
-		f.SetOutput(out)
-		f.PrintDefaults()
+		fmt.Fprintf(out, "%s%s", usage, f.FlagUsages())
 		return exitDone
 	case err != nil || f.NArg() > 0:
 		if err == nil {
