@@ -101,6 +101,8 @@ func (a *app) addGroup(cmd *cobra.Command, asked vnet.Group) error {
 				probe.Interval = stands.Probe.Interval
 			}
 			switch {
+			case given("probe-threshold") && probe.Threshold == 0:
+				return usagef(cmd, "group add: --probe-threshold 0: must be 1 to 100")
 			case probe.Interval == 0 && given("probe-threshold"):
 				return usagef(cmd, "group add: --probe-threshold needs --probe-interval")
 			case probe.Interval != 0 && !given("probe-threshold"):

@@ -41,7 +41,7 @@ func PutGroup(tx Tx, g vnet.Group) error {
 // DeleteGroup removes the group. vnet.ErrExists while a chain leads through it or an instance serves in it.
 func DeleteGroup(tx Tx, r vnet.GroupRef) error {
 	if _, err := Group(tx, r); err != nil {
-		return err
+		return vnet.WithHint(err, "see tenetctl group list")
 	}
 	all, err := All[vnet.Chain](tx, ChainsOf(r.Tenant))
 	if err != nil {
@@ -72,7 +72,11 @@ func Instances(tx Tx, t vnet.TenantName) ([]vnet.Instance, error) {
 func FindInstance(tx Tx, r vnet.GroupRef, container string) (vnet.Instance, error) {
 	i, err := Load[vnet.Instance](tx, functionKey(r, container))
 	if errors.Is(err, vnet.ErrNotFound) {
-		err = vnet.WithHint(vnet.NotFoundf("group %s has no instance in container %s", r, container), "see tenetctl function list")
+		err = vnet.NotFoundf("group %s has no instance in container %s", r, container)
+		if _, groupErr := Group(tx, r); groupErr != nil {
+			err = groupErr
+		}
+		err = vnet.WithHint(err, "see tenetctl function list")
 	}
 	return i, err
 }

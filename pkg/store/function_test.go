@@ -49,7 +49,7 @@ func TestAGroupStaysWhileAFunctionServesInIt(t *testing.T) {
 	wantRefused(t, s, everything(t, s), s.Update(t.Context(), deleteGroup), vnet.ErrExists, "group blue/fw still has 1 instances")
 	update(t, s, func(tx store.Tx) error { _, err := store.LeaveGroup(tx, in); return err }, deleteGroup)
 	err := s.Update(t.Context(), deleteGroup)
-	if !errors.Is(err, vnet.ErrNotFound) || !strings.Contains(vnet.Hint(err), "tenetctl group add blue/fw") {
+	if !errors.Is(err, vnet.ErrNotFound) || !strings.Contains(vnet.Hint(err), "tenetctl group list") {
 		t.Errorf("deleted twice: %v, hint %q", err, vnet.Hint(err))
 	}
 }
