@@ -27,6 +27,7 @@ func handLane(hops int) string  { return fmt.Sprintf("by hand, %d hops", hops) }
 const (
 	besideLane = "beside a chain"
 	sharedLane = "chain, 2 hops, 3 functions in each"
+	sharedHops = 2
 )
 
 func measureChains(ctx context.Context, w *world, r *report, start time.Time) error {
@@ -44,17 +45,20 @@ func measureChains(ctx context.Context, w *world, r *report, start time.Time) er
 }
 
 func (w *world) chainLanes(ctx context.Context) ([]lane, error) {
-	plain, err := w.ends(ctx, tenetLane, "", "plain")
+	plain, beside, err := w.besideLanes(ctx)
 	if err != nil {
 		return nil, err
 	}
-	lanes := []lane{plain.lane}
+	lanes := []lane{plain, beside}
 	for _, hops := range chainHops {
 		e, err := w.ends(ctx, chainLane(hops), handLane(hops), fmt.Sprintf("led%d", hops))
 		if err != nil {
 			return nil, err
 		}
-		ports, err := w.lead(ctx, e, hops, 1, serverPort)
+		groups, ports, err := w.groups(ctx, e.tenant, hops)
+		if err == nil {
+			err = w.lead(ctx, e, groups, serverPort)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", e.name, err)
 		}
@@ -63,26 +67,71 @@ func (w *world) chainLanes(ctx context.Context) ([]lane, error) {
 		hand.name, hand.against = handLane(hops), ""
 		hand.prepare = func(ctx context.Context) error { return w.wire(ctx, wire, true) }
 		led.prepare = func(ctx context.Context) error { return w.wire(ctx, wire, false) }
-		lanes = append(lanes, hand, led)
-	}
-	for _, l := range []struct {
-		name, against, tenant string
-		each                  int
-		port                  int
-	}{
-		{sharedLane, handLane(2), "shared", 3, serverPort},
-		{besideLane, tenetLane, "beside", 1, serverPort + 100},
-	} {
-		e, err := w.ends(ctx, l.name, l.against, l.tenant)
-		if err == nil {
-			_, err = w.lead(ctx, e, 2, l.each, l.port)
+		if lanes = append(lanes, hand, led); hops != sharedHops {
+			continue
 		}
+		share, err := w.sharing(ctx, e.tenant, groups)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", l.name, err)
+			return nil, fmt.Errorf("%s: %w", sharedLane, err)
 		}
-		lanes = append(lanes, e.lane)
+		shared := led
+		shared.name = sharedLane
+		shared.prepare = func(ctx context.Context) error { return errors.Join(led.prepare(ctx), share(ctx, true)) }
+		lanes[len(lanes)-1].prepare = func(ctx context.Context) error { return errors.Join(led.prepare(ctx), share(ctx, false)) }
+		lanes = append(lanes, shared)
 	}
 	return lanes, w.db.settle()
+}
+
+// besideLanes are a tenant's traffic without a chain, and the same beside a chain that does not want it.
+func (w *world) besideLanes(ctx context.Context) (lane, lane, error) {
+	e, err := w.ends(ctx, tenetLane, "", "plain")
+	if err != nil {
+		return lane{}, lane{}, err
+	}
+	groups, _, err := w.groups(ctx, e.tenant, 2)
+	stands := false
+	chain := func(wanted bool) func(context.Context) error {
+		return func(ctx context.Context) error {
+			was := stands
+			stands = wanted
+			switch {
+			case wanted && !was:
+				return w.lead(ctx, e, groups, serverPort+100)
+			case was && !wanted:
+				return w.tenetctl(ctx, "chain", "del", e.tenant+"/c")
+			}
+			return nil
+		}
+	}
+	plain, beside := e.lane, e.lane
+	plain.prepare = chain(false)
+	beside.name, beside.against, beside.prepare = besideLane, tenetLane, chain(true)
+	return plain, beside, err
+}
+
+// sharing gives each group two more functions, which are drained, and returns what lets new connections come to them, or not.
+func (w *world) sharing(ctx context.Context, tenant string, groups []string) (func(context.Context, bool) error, error) {
+	var more []string
+	for _, g := range groups {
+		for range 2 {
+			id, _, err := w.function(ctx, tenant, g)
+			if err != nil {
+				return nil, err
+			}
+			more = append(more, tenant+"/"+g+"/"+id)
+		}
+	}
+	share := func(ctx context.Context, wanted bool) error {
+		verb := map[bool]string{true: "undrain", false: "drain"}[wanted]
+		for _, f := range more {
+			if err := w.tenetctl(ctx, "function", verb, f); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return share, share(ctx, false)
 }
 
 // ends is a lane with its tenant, and the OpenFlow port numbers of client and server.
@@ -130,27 +179,27 @@ func (w *world) lastPort(ctx context.Context) (string, error) {
 	return strconv.Itoa(last), err
 }
 
-// function is a container that bridges between two ports of a group, and returns their numbers.
-func (w *world) function(ctx context.Context, tenant, group string) (string, string, error) {
+// function is a container that bridges between two ports of a group, and returns its id and their numbers.
+func (w *world) function(ctx context.Context, tenant, group string) (string, []string, error) {
 	ns, err := w.newContainer()
 	if err != nil {
-		return "", "", err
+		return "", nil, err
 	}
 	w.calls++
+	id := "f" + strconv.Itoa(w.calls)
 	var ports []string
 	for _, port := range []string{"ingress", "egress"} {
 		plugin, _ := w.tenet(map[string]any{"tenant": tenant, "serviceFunction": map[string]any{"group": group, "port": port}})
-		a := &attachment{id: "f" + strconv.Itoa(w.calls), ifName: port, ns: ns}
-		if _, err := plugin.add(ctx, []*attachment{a}); err != nil {
-			return "", "", err
+		if _, err := plugin.add(ctx, []*attachment{{id: id, ifName: port, ns: ns}}); err != nil {
+			return id, nil, err
 		}
 		number, err := w.lastPort(ctx)
 		if err != nil {
-			return "", "", err
+			return id, nil, err
 		}
 		ports = append(ports, number)
 	}
-	err = ns.do(func() error {
+	return id, ports, ns.do(func() error {
 		out, err := exec.CommandContext(ctx, "sh", "-ec", `ip link add bridge type bridge stp_state 0 mcast_snooping 0
 			for link in ingress egress bridge; do echo 1 >/proc/sys/net/ipv6/conf/$link/disable_ipv6; done
 			ip link set ingress master bridge; ip link set egress master bridge; ip link set bridge up`).CombinedOutput()
@@ -159,27 +208,21 @@ func (w *world) function(ctx context.Context, tenant, group string) (string, str
 		}
 		return nil
 	})
-	return ports[0], ports[1], err
 }
 
-// groups makes so many groups of so many functions, and returns the ports of the first function of each.
-func (w *world) groups(ctx context.Context, tenant string, hops, each int) ([]string, []string, error) {
+// groups makes so many groups of one function, and returns their names, and the functions' ports.
+func (w *world) groups(ctx context.Context, tenant string, hops int) ([]string, []string, error) {
 	var names, ports []string
 	for h := range hops {
 		name := fmt.Sprintf("g%d", h)
 		if err := w.tenetctl(ctx, "group", "add", tenant+"/"+name); err != nil {
 			return nil, nil, err
 		}
-		names = append(names, name)
-		for i := range each {
-			in, out, err := w.function(ctx, tenant, name)
-			if err != nil {
-				return nil, nil, fmt.Errorf("function: %w", err)
-			}
-			if i == 0 {
-				ports = append(ports, in, out)
-			}
+		_, both, err := w.function(ctx, tenant, name)
+		if err != nil {
+			return nil, nil, fmt.Errorf("function: %w", err)
 		}
+		names, ports = append(names, name), append(ports, both...)
 	}
 	return names, ports, nil
 }
@@ -201,14 +244,10 @@ func (w *world) wire(ctx context.Context, ports []string, join bool) error {
 	return err
 }
 
-// lead has tenet lead what goes to a port of the lane's server, and returns the ports of the first function of each hop.
-func (w *world) lead(ctx context.Context, e ends, hops, each, port int) ([]string, error) {
-	names, ports, err := w.groups(ctx, e.tenant, hops, each)
-	if err != nil {
-		return nil, err
-	}
-	args := []string{"chain", "add", e.tenant + "/c", "--group", strings.Join(names, ","), "--from", "any", "--to", e.to.Addr().String()}
-	return ports, w.tenetctl(ctx, append(args, "--protocol", "tcp", "--port", fmt.Sprintf("%d-%d", port, port+1))...)
+// lead has tenet lead what goes to a port of the lane's server.
+func (w *world) lead(ctx context.Context, e ends, groups []string, port int) error {
+	args := []string{"chain", "add", e.tenant + "/c", "--group", strings.Join(groups, ","), "--from", "any", "--to", e.to.Addr().String()}
+	return w.tenetctl(ctx, append(args, "--protocol", "tcp", "--port", fmt.Sprintf("%d-%d", port, port+1))...)
 }
 
 // tenetctl runs the operator's program on the node.
