@@ -175,6 +175,7 @@ func TestAnOpenGroupOfTheDeadIsPassedBy(t *testing.T) {
 	}
 	one.In.Link("down")
 	two.In.Link("down")
+	lab.Eventually(t, "the switch to have seen that", func() bool { return w.client.Exchange("udp", w.to(false), token("dead")) == nil })
 	for range 10 {
 		lab.Must(t, w.client.Exchange("udp", w.to(false), token("dead")))
 	}
