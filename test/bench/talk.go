@@ -41,36 +41,26 @@ const (
 
 // serve answers in a namespace until the world ends.
 func (w *world) serve(n namespace) error {
-	var l net.Listener
-	err := n.do(func() (err error) { //nolint:nonamedreturns // shorter
-		l, err = net.Listen("tcp4", fmt.Sprintf(":%d", serverPort)) //nolint:noctx // listens at once
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("serve: %w", err)
-	}
-	w.servers = append(w.servers, l)
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go respond(conn)
-		}
-	}()
-	return nil
+	return w.listen(n, serverPort, respond)
 }
 
 // echo sends back what comes, on the port above serve's.
 func (w *world) echo(n namespace) error {
+	return w.listen(n, serverPort+1, func(conn net.Conn) {
+		defer conn.Close() //nolint:errcheck // the peer sees
+		_, _ = io.Copy(conn, conn)
+	})
+}
+
+// listen gives each connection to a port of a namespace to answer, until the world ends.
+func (w *world) listen(n namespace, port int, answer func(net.Conn)) error {
 	var l net.Listener
 	err := n.do(func() (err error) { //nolint:nonamedreturns // shorter
-		l, err = net.Listen("tcp4", fmt.Sprintf(":%d", serverPort+1)) //nolint:noctx // listens at once
+		l, err = net.Listen("tcp4", fmt.Sprintf(":%d", port)) //nolint:noctx // listens at once
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("echo: %w", err)
+		return err
 	}
 	w.servers = append(w.servers, l)
 	go func() {
@@ -79,10 +69,7 @@ func (w *world) echo(n namespace) error {
 			if err != nil {
 				return
 			}
-			go func() {
-				defer conn.Close() //nolint:errcheck // the peer sees
-				_, _ = io.Copy(conn, conn)
-			}()
+			go answer(conn)
 		}
 	}()
 	return nil
