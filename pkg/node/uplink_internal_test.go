@@ -22,6 +22,7 @@ import (
 
 	"github.com/tenet-cni/tenet/pkg/ovs/ovstest"
 	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/veth/netnstest"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
@@ -41,29 +42,14 @@ func lan() vnet.Uplink {
 
 func newWired(t *testing.T) wired {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if slices.Contains(strings.Split(os.Getenv("TENET_REQUIRE"), ","), "netns") {
-			t.Fatal("TENET_REQUIRE has netns, but network namespaces need root")
-		}
-		t.Skip("network namespaces need root")
-	}
-	runtime.LockOSThread()
 	w := wired{t: t}
-	home, err := netns.Get()
+	netnstest.Enter(t)
+	var err error
+	w.remote, err = netns.Get()
 	w.must(err)
-	w.remote, err = netns.New()
-	w.must(err)
+	t.Cleanup(func() { w.remote.Close() })
 	w.ip("link set lo up")
-	here, err := netns.New()
-	w.must(err)
-	t.Cleanup(func() {
-		w.remote.Close()
-		here.Close()
-		if netns.Set(home) == nil {
-			runtime.UnlockOSThread()
-		}
-		home.Close()
-	})
+	netnstest.Enter(t)
 	w.sw = ovstest.Start(t, ovstest.InNetNS(fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())))
 	w.Node = Open(Config{Bridge: "br-tenet", OVSRunDir: w.sw.RunDir, DataDir: filepath.Join(t.TempDir(), "tenet"), Datapath: w.sw.Datapath}, nil)
 	t.Cleanup(w.Close)

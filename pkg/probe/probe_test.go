@@ -4,17 +4,13 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
-	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
-
 	"github.com/tenet-cni/tenet/pkg/probe"
+	"github.com/tenet-cni/tenet/pkg/veth/netnstest"
 )
 
 // patience is how long what must come is waited for.
@@ -24,24 +20,7 @@ const patience = 10 * time.Second
 // links "in" and "out" is bridged.
 func function(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if slices.Contains(strings.Split(os.Getenv("TENET_REQUIRE"), ","), "netns") {
-			t.Fatal("TENET_REQUIRE has netns, but network namespaces need root")
-		}
-		t.Skip("network namespaces need root")
-	}
-	runtime.LockOSThread()
-	home, err := netns.Get()
-	must(t, err)
-	mine, err := netns.New()
-	must(t, err)
-	t.Cleanup(func() {
-		mine.Close()
-		if netns.Set(home) == nil {
-			runtime.UnlockOSThread()
-		}
-		home.Close()
-	})
+	netnstest.Enter(t)
 	ip(t, "link add bridge type bridge stp_state 0 forward_delay 0")
 	ip(t, "link set bridge up")
 	for _, l := range []string{"in", "out"} {

@@ -16,30 +16,14 @@ import (
 	"github.com/vishvananda/netns"
 
 	"github.com/tenet-cni/tenet/pkg/uplink"
+	"github.com/tenet-cni/tenet/pkg/veth/netnstest"
 )
 
 // host puts the test's goroutine into a network namespace of its own, with the links eth1 (of which the wire is the
 // other end), br-lan and eth0.
 func host(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if slices.Contains(strings.Split(os.Getenv("TENET_REQUIRE"), ","), "netns") {
-			t.Fatal("TENET_REQUIRE has netns, but network namespaces need root")
-		}
-		t.Skip("network namespaces need root")
-	}
-	runtime.LockOSThread()
-	home, err := netns.Get()
-	must(t, err)
-	mine, err := netns.New()
-	must(t, err)
-	t.Cleanup(func() {
-		mine.Close()
-		if netns.Set(home) == nil {
-			runtime.UnlockOSThread()
-		}
-		home.Close()
-	})
+	netnstest.Enter(t)
 	for _, c := range []string{
 		"link set lo up", "link add eth1 address 02:00:00:00:00:01 type veth peer name wire", "link set wire up", "link set eth1 up",
 		"link add br-lan address 02:00:00:00:00:01 type veth peer name patch", "link set patch up", "link add eth0 type veth peer name wire0", "link set wire0 up", "link set eth0 up", "addr add 192.0.2.9/24 dev eth0",

@@ -18,6 +18,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/tenet-cni/tenet/pkg/veth/netnstest"
 )
 
 func TestLaidCableStandsAsDescribed(t *testing.T) {
@@ -119,7 +121,7 @@ func TestManyAtOnce(t *testing.T) {
 	errs := make(chan error, many)
 	for i := range many {
 		c := w.cable()
-		c.NetNS = w.newNS(fmt.Sprint("container", i))
+		c.NetNS = netnstest.New(w.tb, fmt.Sprint("container", i))
 		c.Host = fmt.Sprint("tcable", i)
 		go func() {
 			errs <- inside(host, func() error {

@@ -7,15 +7,13 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
+
+	"github.com/tenet-cni/tenet/pkg/veth/netnstest"
 )
 
 // world is a private 'host' namespace, in which the test's own goroutine runs,
@@ -29,51 +27,11 @@ type world struct {
 // the test's own, into the host's.
 func newWorld(tb testing.TB) world {
 	tb.Helper()
-	if os.Geteuid() != 0 {
-		skip(tb, "network namespaces need root")
-	}
-	runtime.LockOSThread()
-	home, err := netns.Get()
-	must(tb, err)
-	tb.Cleanup(func() {
-		if netns.Set(home) == nil {
-			runtime.UnlockOSThread()
-		}
-		home.Close()
-	})
+	netnstest.Enter(tb)
 	w := world{tb: tb}
-	w.container = w.newNS("container")
-	host, err := netns.New()
-	must(tb, err)
-	tb.Cleanup(func() { host.Close() })
+	w.container = netnstest.New(w.tb, "container")
 	w.run("ip", "link", "set", "lo", "up")
 	return w
-}
-
-// skip skips the test, or fails it where TENET_REQUIRE says that it must run.
-func skip(tb testing.TB, why string) {
-	tb.Helper()
-	if slices.Contains(strings.Split(os.Getenv("TENET_REQUIRE"), ","), "netns") {
-		tb.Fatalf("TENET_REQUIRE has netns, but %s", why)
-	}
-	tb.Skip(why)
-}
-
-// newNS makes a namespace bound to a path, and leaves the thread where it was.
-func (w world) newNS(name string) string {
-	w.tb.Helper()
-	here, err := netns.Get()
-	must(w.tb, err)
-	defer here.Close()
-	ns, err := netns.New()
-	must(w.tb, err)
-	defer ns.Close()
-	defer netns.Set(here)
-	path := filepath.Join(w.tb.TempDir(), name)
-	must(w.tb, os.WriteFile(path, nil, 0o600))
-	must(w.tb, unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""))
-	w.tb.Cleanup(func() { unix.Unmount(path, unix.MNT_DETACH) })
-	return path
 }
 
 // in runs f on a thread in the container's namespace.
