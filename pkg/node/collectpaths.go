@@ -3,10 +3,8 @@ package node
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"math/big"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/tenet-cni/tenet/pkg/ovs"
@@ -63,7 +61,7 @@ func (n *Node) usedPaths(ctx context.Context) (map[vnet.PathID]bool, bool, error
 		asked[datapath(b)] = true
 		tracked, err := ovs.Control(ctx, n.OVSRunDir, "dpctl/dump-conntrack", datapath(b))
 		switch {
-		case errors.Is(err, ovs.ErrRefused), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		case noAnswer(err):
 			known = false
 			return nil
 		case err != nil:

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -86,7 +84,7 @@ func (n *Node) forget(ctx context.Context, e vnet.Endpoint) error {
 		}
 	}
 	switch err := n.untrack(ctx, e.Bridge, tracked); {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, ovs.ErrNotFound), errors.Is(err, ovs.ErrRefused):
+	case noAnswer(err), errors.Is(err, ovs.ErrNotFound):
 		// No ovs-vswitchd, no bridge, no datapath, or two kinds of it. What is still tracked, the network's next first endpoint ends.
 	case err != nil:
 		return kind(err)

@@ -95,6 +95,15 @@ func (n *Node) openflow(ctx context.Context, bridge string) (*openflow.Conn, err
 	return c, kind(err)
 }
 
+// noSwitch reports whether nobody is at the socket that was called: ovs-vswitchd does not run, or has no such bridge.
+func noSwitch(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// noAnswer reports whether ovs-vswitchd does not run, or will not say: on a machine with datapaths of both kinds Open
+// vSwitch 3.1 does not take the one that is meant.
+func noAnswer(err error) bool { return noSwitch(err) || errors.Is(err, ovs.ErrRefused) }
+
 // kind gives an error of the switch or the cable its kind.
 func kind(err error) error {
 	switch {

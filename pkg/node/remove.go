@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"syscall"
 	"time"
 
 	"github.com/tenet-cni/tenet/pkg/ipam"
@@ -109,7 +107,7 @@ func (n *Node) disconnect(ctx context.Context, e vnet.Endpoint) error {
 	}
 	defer unlock()
 	c, err := n.openflow(ctx, e.Bridge)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+	if noSwitch(err) {
 		return nil // no bridge, or no ovs-vswitchd: flows do not outlive either
 	}
 	if err != nil {
