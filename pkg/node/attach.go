@@ -137,7 +137,7 @@ func (n *Node) Connect(ctx context.Context, e vnet.Endpoint, ofport uint32) erro
 		if err != nil {
 			return err
 		}
-		flows = append(flows, pipeline.FloodFlows(net, members)...)
+		flows = append(flows, pipeline.FloodFlows(net, members, nil)...)
 	}
 	return kind(c.Commit(ctx, adds(flows)))
 }

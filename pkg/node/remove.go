@@ -152,7 +152,7 @@ func (n *Node) leaveNetwork(ctx context.Context, e vnet.Endpoint) ([]openflow.Ch
 	if err != nil {
 		return nil, err
 	}
-	return append([]openflow.Change{deleteOwner(pipeline.FloodOwner(e.Ref()))}, adds(pipeline.FloodFlows(net, members))...), nil
+	return append([]openflow.Change{deleteOwner(pipeline.FloodOwner(e.Ref()))}, adds(pipeline.FloodFlows(net, members, nil))...), nil
 }
 
 // unplug removes the endpoint's port.

@@ -464,7 +464,7 @@ func (n *Node) render(ctx context.Context, seen standing) (rendered, error) {
 		}
 		for ref, net := range networks {
 			slices.Sort(members[ref])
-			r.flows = append(r.flows, pipeline.FloodFlows(net, members[ref])...)
+			r.flows = append(r.flows, pipeline.FloodFlows(net, members[ref], nil)...)
 		}
 		chains, err := seen.chains(tx)
 		r.add(chains.groups, chains.flows)

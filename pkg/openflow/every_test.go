@@ -26,6 +26,8 @@ func everyMatch() []openflow.Match {
 		{openflow.TunSrc.Addr(addr("192.0.2.2"))},
 		{openflow.TunSrc.Prefix(prefix("192.0.2.2/24"))},
 		{openflow.TunDst.Addr(addr("192.0.2.2"))},
+		{openflow.TunIPv6Dst.Addr(addr("2001:db8::2"))},
+		{openflow.TunIPv6Src.Addr(addr("2001:db8::1"))},
 		{openflow.TunDst.Masked(0x00020004, 0x00ff00ff)},
 		{openflow.EthSrc.MAC(hw)},
 		{openflow.EthSrc.MACMasked(hw, hwMask)},

@@ -80,6 +80,9 @@ var (
 	TunSrc = &Field{"tun_src", "tun_src", "NXM_NX_TUN_IPV4_SRC", oxm(classNXM1, 31, 4), 32, ipv4, 31}
 	TunDst = &Field{"tun_dst", "tun_dst", "NXM_NX_TUN_IPV4_DST", oxm(classNXM1, 32, 4), 32, ipv4, 32}
 
+	TunIPv6Src = &Field{"tun_ipv6_src", "tun_ipv6_src", "NXM_NX_TUN_IPV6_SRC", oxm(classNXM1, 109, 16), 128, ipv6, 33}
+	TunIPv6Dst = &Field{"tun_ipv6_dst", "tun_ipv6_dst", "NXM_NX_TUN_IPV6_DST", oxm(classNXM1, 110, 16), 128, ipv6, 34}
+
 	Metadata = &Field{"metadata", "metadata", "OXM_OF_METADATA", oxm(classBasic, 2, 8), 64, hexadecimal, 40}
 	InPort   = &Field{"in_port", "in_port", "OXM_OF_IN_PORT", oxm(classBasic, 0, 4), 32, port, 41}
 
@@ -122,7 +125,7 @@ var (
 
 // fields finds a field by its header without the mask bit. Read only.
 var fields = byHeader(
-	CTState, CTMark, CTLabel, CTNwProto, EthType, IPProto, Reg0, Reg1, Reg2, Reg3, Reg4, Reg5, Reg6, Reg7, Reg9, TunID, TunSrc, TunDst,
+	CTState, CTMark, CTLabel, CTNwProto, EthType, IPProto, Reg0, Reg1, Reg2, Reg3, Reg4, Reg5, Reg6, Reg7, Reg9, TunID, TunSrc, TunDst, TunIPv6Src, TunIPv6Dst,
 	Metadata, InPort, VLANTCI, EthSrc, EthDst, IPv6Src, IPv6Dst, IPv4Src, IPv4Dst, ARPSpa, ARPTpa, ARPOp, ARPSha, ARPTha, IPTTL, IPFrag,
 	TCPSrc, TCPDst, TCPFlags, UDPSrc, UDPDst, ICMPType, ICMPCode, ICMPv6Type, ICMPv6Code, NDTarget, NDSLL, NDTLL,
 )

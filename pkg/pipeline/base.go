@@ -92,6 +92,7 @@ func BaseFlows() []openflow.Flow {
 		flows = append(flows, b.flow(RouterSource, 121, match(f.icmp, f.echo, from(classGateway)), openflow.SetField(routerSource), openflow.GotoTable(Destination)))
 		flows = append(flows, f.egress()...)
 	}
+	flows = append(flows, tunnelBase()...)
 	return append(append(flows, ChainBase()...), markerFlow())
 }
 

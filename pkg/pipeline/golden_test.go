@@ -22,12 +22,14 @@ var update = flag.Bool("update", false, "write the golden files and the flows in
 // world is the example of DESIGN.md: tenant blue with the networks web (a1, a2, both families,
 // multicast), db (a3) and pub (a4, limited; the host routes it), tenant red with a network of the
 // same prefix as web, that leaves by NAT, and an endpoint of the same address and MAC as a1, and
-// with a network on a wire. Blue has chains, whose functions are in its network svc.
+// with a network on a wire. Another node, n2, has an endpoint of web, and n3 one of red's. Blue has chains, whose functions are in its network svc.
 type world struct {
 	web, db, pub, svc, red, lan pipeline.Network
 	a1, a2, a3, a4, b1, b2      pipeline.Endpoint
 	functions                   []function
 	chains                      []pipeline.Chain
+	n2, n3                      vnet.Peer       // other nodes
+	far, alien                  pipeline.Remote // endpoints of theirs: of web, and of red's
 }
 
 // function is an instance with the endpoints that are its ports: one if it serves for both.
@@ -51,6 +53,10 @@ func example() world {
 	w.a4.Bandwidth = vnet.Bandwidth{Ingress: vnet.Limit{Rate: 20e6, Meter: 1}, Egress: vnet.Limit{Rate: 10e6, Meter: 2}}
 	w.b1 = endpoint(w.red, "b1", 201, "10.0.0.2/24", "fd00:1::2/64")
 	w.b2 = endpoint(w.lan, "b2", 202, "172.20.0.5/24", "fd00:3::5/64")
+	w.n2 = vnet.Peer{Name: "n2", VTEP: netip.MustParseAddr("192.0.2.2"), Encapsulation: vnet.VXLAN}
+	w.n3 = vnet.Peer{Name: "n3", VTEP: netip.MustParseAddr("192.0.2.3"), Encapsulation: vnet.Geneve}
+	w.far = pipeline.Remote{Remote: endpoint(w.web, "far", 0, "10.0.0.9/24", "fd00:1::9/64").Publish("n2"), Peer: w.n2, Chained: true}
+	w.alien = pipeline.Remote{Remote: endpoint(w.red, "alien", 0, "10.0.0.9/24").Publish("n3"), Peer: w.n3}
 	w.svc = network(vnet.Network{Tenant: "blue", Name: "svc", VNI: 1004}, 10, 8, "10.9.0.0/24")
 	for i, n := range []*pipeline.Network{&w.web, &w.db, &w.pub, &w.svc} {
 		n.Outside = 2101 + vnet.Zone(i)
@@ -209,11 +215,12 @@ func endpoint(n pipeline.Network, container string, port uint32, addrs ...string
 func (w world) flows() []openflow.Flow {
 	_, led := w.led()
 	return slices.Concat(pipeline.BaseFlows(),
-		pipeline.NetworkFlows(w.web), pipeline.EndpointFlows(w.web, w.a1), pipeline.EndpointFlows(w.web, w.a2), pipeline.FloodFlows(w.web, []uint32{101, 102}),
+		pipeline.NetworkFlows(w.web), pipeline.EndpointFlows(w.web, w.a1), pipeline.EndpointFlows(w.web, w.a2), pipeline.FloodFlows(w.web, []uint32{101, 102}, []vnet.Peer{w.n2}),
 		pipeline.NetworkFlows(w.db), pipeline.EndpointFlows(w.db, w.a3),
 		pipeline.NetworkFlows(w.pub), pipeline.EndpointFlows(w.pub, w.a4),
 		pipeline.NetworkFlows(w.red), pipeline.EndpointFlows(w.red, w.b1),
-		pipeline.NetworkFlows(w.lan), pipeline.EndpointFlows(w.lan, w.b2), pipeline.FloodFlows(w.lan, []uint32{202}),
+		pipeline.NetworkFlows(w.lan), pipeline.EndpointFlows(w.lan, w.b2), pipeline.FloodFlows(w.lan, []uint32{202}, nil),
+		pipeline.PeerFlows(w.n2), pipeline.PeerFlows(w.n3), pipeline.RemoteFlows(w.web, w.far), pipeline.RemoteFlows(w.red, w.alien),
 		led)
 }
 
@@ -341,16 +348,20 @@ func TestFlowsOfAnOwner(t *testing.T) {
 	}{
 		{"an endpoint with one IPv4 address", unchained, pipeline.EndpointOwner(w.a3.ID), 16},
 		{"an endpoint with both families", unchained, pipeline.EndpointOwner(w.a1.ID), 36},
-		{"a network with one IPv4 subnet", unchained, pipeline.NetworkOwner(w.db.Ref()), 7},
-		{"a network with both families", unchained, pipeline.NetworkOwner(w.web.Ref()), 15},
-		{"the base", unchained, pipeline.Base, 129},
-		{"the base, with chains", chained, pipeline.Base, 129},
+		{"a network with one IPv4 subnet", unchained, pipeline.NetworkOwner(w.db.Ref()), 8},
+		{"a network with both families", unchained, pipeline.NetworkOwner(w.web.Ref()), 16},
+		{"the base", unchained, pipeline.Base, 137},
+		{"the base, with chains", chained, pipeline.Base, 137},
+		{"another node", unchained, pipeline.PeerOwner("n2"), 1},
+		{"another node's endpoint with one IPv4 address", unchained, pipeline.RemoteOwner("n3", w.alien.ID), 4},
+		{"another node's endpoint with both families", unchained, pipeline.RemoteOwner("n2", w.far.ID), 9},
+		{"another node's endpoint with both families, with chains", chained, pipeline.RemoteOwner("n2", w.far.ID), 9 + 2},
 		{"an endpoint with one IPv4 address, with chains", chained, pipeline.EndpointOwner(w.a3.ID), 16 + 1},
 		{"one that is limited", chained, pipeline.EndpointOwner(w.a4.ID), 16 + 1 + 1},
 		{"an endpoint with both families, with chains", chained, pipeline.EndpointOwner(w.a1.ID), 36 + 2},
-		{"a network with one IPv4 subnet, with chains", chained, pipeline.NetworkOwner(w.db.Ref()), 7},
+		{"a network with one IPv4 subnet, with chains", chained, pipeline.NetworkOwner(w.db.Ref()), 8},
 		{"what one has for the sake of chains", chained, pipeline.LedOwner(w.db.Ref()), 4},
-		{"a network with both families, with chains", chained, pipeline.NetworkOwner(w.web.Ref()), 15},
+		{"a network with both families, with chains", chained, pipeline.NetworkOwner(w.web.Ref()), 16},
 		{"what one with both families has for the sake of chains", chained, pipeline.LedOwner(w.web.Ref()), 8},
 		{"another tenant's endpoint", chained, pipeline.EndpointOwner(w.b1.ID), unchained[pipeline.EndpointOwner(w.b1.ID)]},
 		{"a port of a transparent function", chained, pipeline.EndpointOwner(w.functions[0].ports[0].ID), 1},
@@ -379,6 +390,7 @@ func TestFlowsOfAnOwner(t *testing.T) {
 func plain() world {
 	w := example()
 	w.functions, w.chains = nil, nil
+	w.far.Chained = false
 	for _, n := range []*pipeline.Network{&w.web, &w.db, &w.pub, &w.svc} {
 		n.Outside = 0
 	}

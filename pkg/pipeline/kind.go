@@ -48,6 +48,9 @@ const (
 	ProbeReturn
 	ChainedLinkLocal
 	ChainedFragment
+	UnknownVTEP
+	UnknownVNI
+	SplitHorizon
 )
 
 // drops gives each drop its name, and what happened in words.
@@ -87,6 +90,9 @@ var drops = map[Kind]struct{ name, text string }{
 	ProbeReturn:       {"probe", "a probe of a function, which has come back"},
 	ChainedLinkLocal:  {"chained-link-local", "a chain leads such traffic, and packets to link-local addresses cannot be led"},
 	ChainedFragment:   {"chained-fragment", "a packet in fragments opened a connection that several chains may want, by ports that its fragments have not; one that opens with a short packet goes on with long ones"},
+	UnknownVTEP:       {"unknown-vtep", "it came by a tunnel from an address that is no node's"},
+	UnknownVNI:        {"unknown-vni", "it came by a tunnel for a network, or a hop of a chain, that is not here"},
+	SplitHorizon:      {"split-horizon", "it came by a tunnel for an endpoint that is not here any more"},
 	Stray:             {"stray", "no flow of the table wants it"},
 }
 

@@ -28,6 +28,8 @@ func NetworkFlows(n Network) []openflow.Flow {
 	if n.IsProvider() {
 		flows = append(flows, n.wire()...)
 		flows = append(flows, n.stays()...)
+	} else {
+		flows = append(flows, n.arrives())
 	}
 	for _, s := range n.Subnets {
 		flows = append(flows, n.route(s.Prefix), n.routeEnd(s.Prefix))
@@ -99,14 +101,7 @@ func (n Network) gateway4(g netip.Addr) []openflow.Flow {
 	o := NetworkOwner(n.Ref())
 	return []openflow.Flow{
 		o.flow(Neighbour, 100, match(openflow.ARP, n.inNetwork(), openflow.ARPOp.Is(1), openflow.ARPTpa.Addr(g)),
-			openflow.Move(openflow.EthSrc, openflow.EthDst),
-			openflow.SetField(routerSource),
-			openflow.SetField(openflow.ARPOp.Is(2)),
-			openflow.Move(openflow.ARPSha, openflow.ARPTha),
-			openflow.SetField(openflow.ARPSha.MAC(vnet.RouterMAC.HardwareAddr())),
-			openflow.Move(openflow.ARPSpa, openflow.ARPTpa),
-			openflow.SetField(openflow.ARPSpa.Addr(g)),
-			openflow.InPortAction()),
+			answerARP(g, vnet.RouterMAC)...),
 		o.flow(Route, 130, match(openflow.ICMP, n.asks(g), routerDst, openflow.ICMPType.Is(8), openflow.ICMPCode.Is(0), openflow.IPv4Dst.Addr(g)),
 			openflow.Move(openflow.EthSrc, openflow.EthDst),
 			openflow.SetField(routerSource),
@@ -115,6 +110,33 @@ func (n Network) gateway4(g netip.Addr) []openflow.Flow {
 			openflow.SetField(openflow.ICMPType.Is(0)),
 			openflow.SetField(openflow.IPTTL.Is(64)),
 			openflow.InPortAction()),
+	}
+}
+
+// answerARP makes a question for a the answer that m has it, and sends it back.
+func answerARP(a netip.Addr, m vnet.MAC) []openflow.Action {
+	return []openflow.Action{
+		openflow.Move(openflow.EthSrc, openflow.EthDst),
+		openflow.SetField(openflow.EthSrc.MAC(m.HardwareAddr())),
+		openflow.SetField(openflow.ARPOp.Is(2)),
+		openflow.Move(openflow.ARPSha, openflow.ARPTha),
+		openflow.SetField(openflow.ARPSha.MAC(m.HardwareAddr())),
+		openflow.Move(openflow.ARPSpa, openflow.ARPTpa),
+		openflow.SetField(openflow.ARPSpa.Addr(a)),
+		openflow.InPortAction(),
+	}
+}
+
+// turnSolicit makes a question for a one from a, which m has, to the asker, and sends it back.
+func turnSolicit(a netip.Addr, m vnet.MAC) []openflow.Action {
+	return []openflow.Action{
+		openflow.Move(openflow.EthSrc, openflow.EthDst),
+		openflow.SetField(openflow.EthSrc.MAC(m.HardwareAddr())),
+		openflow.Move(openflow.IPv6Src, openflow.NDTarget),
+		openflow.Move(openflow.IPv6Src, openflow.IPv6Dst),
+		openflow.SetField(openflow.IPv6Src.Addr(a)),
+		openflow.SetField(openflow.NDSLL.MAC(m.HardwareAddr())),
+		openflow.InPortAction(),
 	}
 }
 
@@ -131,12 +153,7 @@ func (n Network) gateway6(g netip.Addr) []openflow.Flow {
 	}
 	return []openflow.Flow{
 		o.flow(Neighbour, 100, match(openflow.ICMPv6, n.inNetwork(), openflow.ICMPv6Type.Is(135), openflow.ICMPv6Code.Is(0), openflow.NDTarget.Addr(g)),
-			append(back[:2:2],
-				openflow.Move(openflow.IPv6Src, openflow.NDTarget),
-				openflow.Move(openflow.IPv6Src, openflow.IPv6Dst),
-				openflow.SetField(openflow.IPv6Src.Addr(g)),
-				openflow.SetField(openflow.NDSLL.MAC(router)),
-				openflow.InPortAction())...),
+			turnSolicit(g, vnet.RouterMAC)...),
 		o.flow(Destination, 210, match(openflow.ICMPv6, n.inNetwork(), from(classEndpoint), routerDst, openflow.ICMPv6Type.Is(136), openflow.ICMPv6Code.Is(0), openflow.IPv6Dst.Addr(g)),
 			append(back[:2:2],
 				openflow.Move(openflow.IPv6Src, openflow.IPv6Dst),
@@ -154,9 +171,10 @@ func (n Network) gateway6(g netip.Addr) []openflow.Flow {
 	}
 }
 
-// FloodFlows carry broadcast and multicast to the members of a network that asks for it. They
-// depend on all its endpoints here, and are rendered anew when one comes or goes.
-func FloodFlows(n Network, ports []uint32) []openflow.Flow {
+// FloodFlows carry broadcast and multicast to the members of a network that asks for it: to the ports of those that are
+// here, and, unless it came from there, to the nodes that have others. They depend on all its endpoints, and are
+// rendered anew when one comes or goes.
+func FloodFlows(n Network, ports []uint32, nodes []vnet.Peer) []openflow.Flow {
 	if !n.Floods() || len(ports) == 0 {
 		return nil
 	}
@@ -166,7 +184,14 @@ func FloodFlows(n Network, ports []uint32) []openflow.Flow {
 		members = append(members, openflow.Output(port))
 	}
 	if !n.IsProvider() {
-		return []openflow.Flow{o.flow(Flood, 100, openflow.Match{n.inNetwork()}, members...)}
+		all := slices.Clip(members)
+		for _, p := range nodes {
+			all = append(append(all, to(p, n.VNI)...), openflow.Output(p.Encapsulation.OFPort()))
+		}
+		return []openflow.Flow{
+			o.flow(Flood, 110, match(from(classTunnel), n.inNetwork()), members...),
+			o.flow(Flood, 100, openflow.Match{n.inNetwork()}, all...),
+		}
 	}
 	out := append(slices.Clip(members), n.ToWire()...)
 	return []openflow.Flow{

@@ -17,8 +17,10 @@ import (
 // The tables, in the order a packet meets them. The gaps are for what a later table needs.
 const (
 	Classify       = 0   // which endpoint sent it: tenant, network
+	TunnelSource   = 1   // by a tunnel: from a node of ours
 	GatewayIn      = 2   // what the host sends: to an alias, to a network's transit address, to a routed prefix
 	GatewayTracked = 3   // of that, after translation: answers, and what the host opens
+	TunnelDemux    = 4   // by a tunnel: for which network
 	PortSecurity   = 10  // is it the sender's own MAC and address
 	Neighbour      = 15  // ARP and ND questions: to the owner, or answered for the gateway
 	ChainClassify  = 20  // does a chain want it: which, and what is tracked of its connection
@@ -37,6 +39,7 @@ const (
 	NextHop        = 41  // which MAC has the address there
 	RouterSource   = 42  // from the router's MAC, TTL one less
 	Destination    = 50  // which port has the MAC in this network
+	TunnelOut      = 52  // to another node, unless it came from one
 	Flood          = 55  // broadcast and multicast, where the network asks for it
 	Answer         = 60  // may it be an answer to somebody whose connections are led through chains
 	AnswerTracked  = 61  // tracked: if it is, it visits the functions backwards
@@ -52,6 +55,7 @@ const (
 var tableNames = map[uint8]string{
 	Classify: "Classify", PortSecurity: "PortSecurity", Neighbour: "Neighbour", Route: "Route", NextHop: "NextHop",
 	RouterSource: "RouterSource", Destination: "Destination", Flood: "Flood", Output: "Output", Marker: "Marker",
+	TunnelSource: "TunnelSource", TunnelDemux: "TunnelDemux", TunnelOut: "TunnelOut",
 	GatewayIn: "GatewayIn", GatewayTracked: "GatewayTracked", Egress: "Egress", EgressReply: "EgressReply", EgressTracked: "EgressTracked",
 	ChainClassify: "ChainClassify", ChainPinned: "ChainPinned", ChainFragment: "ChainFragment", ChainSelect: "ChainSelect", ChainPin: "ChainPin", ChainHop: "ChainHop",
 	FunctionEnter: "FunctionEnter", ChainBypass: "ChainBypass", ChainClosed: "ChainClosed", FunctionReturn: "FunctionReturn",
@@ -74,7 +78,7 @@ func TableName(table uint8) string {
 
 // Version is the pipeline's: it is in the marker and in every cookie. A switch with another
 // one is rendered anew.
-const Version = 3
+const Version = 4
 
 // Metadata carries where a packet is: bits 0 to 23 the network's VNI, 32 to 55 the tenant's number.
 const (
@@ -88,6 +92,7 @@ const (
 // the connections of its sender and of its receiver are tracked for chains, 0: none.
 const (
 	classMask     = 0xf
+	classTunnel   = 1
 	classGateway  = 2
 	classEndpoint = 3
 	classUplink   = 4
@@ -191,6 +196,14 @@ func NetworkOwner(r vnet.Ref) Owner { return ownerOf("network " + r.String()) }
 
 // FloodOwner is the owner of a network's flood list, which changes with its members.
 func FloodOwner(r vnet.Ref) Owner { return ownerOf("flood " + r.String()) }
+
+// PeerOwner is the owner of what lets another node's tunnels in.
+func PeerOwner(n vnet.NodeName) Owner { return ownerOf("peer " + string(n)) }
+
+// RemoteOwner is the owner of the flows that lead to another node's endpoint.
+func RemoteOwner(n vnet.NodeName, id vnet.EndpointID) Owner {
+	return ownerOf("remote " + string(n) + " " + string(id))
+}
 
 // ChainOwner is the owner of a chain's flows.
 func ChainOwner(r vnet.ChainRef) Owner { return ownerOf("chain " + r.String()) }

@@ -9,6 +9,7 @@ import (
 	"github.com/tenet-cni/tenet/pkg/openflow"
 	"github.com/tenet-cni/tenet/pkg/ovs"
 	"github.com/tenet-cni/tenet/pkg/ovs/ovstest"
+	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
 // The sentences below are asked of a real switch that has the example's flows.
@@ -23,6 +24,7 @@ func TestWherePacketsGo(t *testing.T) {
 		wire   = "in_port=256,dl_vlan=100,dl_vlan_pcp=0"
 		a2     = "dl_dst=0a:58:0a:00:00:03"
 		router = "dl_dst=0a:58:00:00:00:01"
+		fromN2 = "in_port=1,tun_src=192.0.2.2,tun_dst=192.0.2.1"
 		all    = "dl_dst=ff:ff:ff:ff:ff:ff"
 	)
 	for _, tc := range []struct{ sentence, packet, fate string }{
@@ -80,8 +82,20 @@ func TestWherePacketsGo(t *testing.T) {
 		{"a forged one too", fromA1 + "," + all + ",arp,arp_op=1,arp_spa=10.0.0.3,arp_sha=0a:58:0a:00:00:02,arp_tpa=10.0.0.3", "drop in 10"},
 		{"a forged answer", fromA1 + "," + a2 + ",arp,arp_op=2,arp_spa=10.0.0.1,arp_sha=0a:58:0a:00:00:02,arp_tpa=10.0.0.3", "drop in 10"},
 		{"a router advertisement", fromA1 + ",dl_dst=33:33:00:00:00:01,icmp6,ipv6_src=fe80::858:aff:fe00:2,ipv6_dst=ff02::1,icmpv6_type=134,nw_ttl=255", "drop in 10"},
-		{"multicast reaches the members where the network carries it", fromA1 + ",dl_dst=01:00:5e:00:00:fb,ip,nw_src=10.0.0.2,nw_dst=224.0.0.251,nw_ttl=64", "102"},
+		{"multicast reaches the members where the network carries it", fromA1 + ",dl_dst=01:00:5e:00:00:fb,ip,nw_src=10.0.0.2,nw_dst=224.0.0.251,nw_ttl=64", "102,1"},
 		{"and nobody elsewhere", fromB1 + ",dl_dst=01:00:5e:00:00:fb,ip,nw_src=10.0.0.2,nw_dst=224.0.0.251,nw_ttl=64", "drop in 55"},
+		{"another node's endpoint is reached by a tunnel", fromA1 + ",dl_dst=0a:58:0a:00:00:09,ip,nw_src=10.0.0.2,nw_dst=10.0.0.9,nw_ttl=64", "1"},
+		{"also from another network of the tenant", "in_port=103,dl_src=0a:58:0a:00:01:02," + router + ",ip,nw_src=10.0.1.2,nw_dst=10.0.0.9,nw_ttl=64", "1"},
+		{"by the tunnel that its node asks for", fromB1 + ",dl_dst=0a:58:0a:00:00:09,ip,nw_src=10.0.0.2,nw_dst=10.0.0.9,nw_ttl=64", "3"},
+		{"who asks all for it is answered", fromA1 + "," + all + ",arp,arp_op=1,arp_spa=10.0.0.2,arp_sha=0a:58:0a:00:00:02,arp_tpa=10.0.0.9", "IN_PORT"},
+		{"who asks it alone is not", fromA1 + ",dl_dst=0a:58:0a:00:00:09,arp,arp_op=1,arp_spa=10.0.0.2,arp_sha=0a:58:0a:00:00:02,arp_tpa=10.0.0.9", "1"},
+		{"in IPv6, too", fromA1 + ",dl_dst=33:33:ff:00:00:09,icmp6,ipv6_src=fd00:1::2,ipv6_dst=ff02::1:ff00:9,icmpv6_type=135,icmpv6_code=0,nd_target=fd00:1::9,nd_sll=0a:58:0a:00:00:02,nw_ttl=255", "IN_PORT"},
+		{"what comes by a tunnel reaches its owner", fromN2 + ",tun_id=1001,dl_src=0a:58:0a:00:00:09," + a2 + ",ip,nw_src=10.0.0.9,nw_dst=10.0.0.3,nw_ttl=64", "102"},
+		{"of its own network", fromN2 + ",tun_id=2001,dl_src=0a:58:0a:00:00:09," + a2 + ",ip,nw_src=10.0.0.9,nw_dst=10.0.0.3,nw_ttl=64", "drop in 50"},
+		{"not of one that is not here", fromN2 + ",tun_id=77,dl_src=0a:58:0a:00:00:09," + a2 + ",ip,nw_src=10.0.0.9,nw_dst=10.0.0.3,nw_ttl=64", "drop in 4"},
+		{"nor from a stranger", "in_port=1,tun_src=192.0.2.77,tun_dst=192.0.2.1,tun_id=1001,dl_src=0a:58:0a:00:00:09," + a2 + ",ip,nw_src=10.0.0.9,nw_dst=10.0.0.3,nw_ttl=64", "drop in 1"},
+		{"nor goes it on to a third node", fromN2 + ",tun_id=1001,dl_src=0a:58:0a:00:00:08,dl_dst=0a:58:0a:00:00:09,ip,nw_src=10.0.0.8,nw_dst=10.0.0.9,nw_ttl=64", "drop in 52"},
+		{"multicast by a tunnel reaches the members here alone", fromN2 + ",tun_id=1001,dl_src=0a:58:0a:00:00:09,dl_dst=01:00:5e:00:00:fb,ip,nw_src=10.0.0.9,nw_dst=224.0.0.251,nw_ttl=64", "101,102"},
 		{"a port of nobody", "in_port=999,dl_src=0a:58:0a:00:00:02," + a2 + ",ip", "drop in 0"},
 	} {
 		t.Run(tc.sentence, func(t *testing.T) {
@@ -131,6 +145,10 @@ func switchOf(t *testing.T, w world) *ovstest.Switch {
 	for _, port := range ports {
 		name := fmt.Sprintf("p%d", port)
 		args = append(args, "--", "add-port", "br-tenet", name, "--", "set", "interface", name, fmt.Sprintf("ofport_request=%d", port))
+	}
+	for _, e := range vnet.Encapsulations {
+		args = append(args, "--", "add-port", "br-tenet", e.Link(), "--", "set", "interface", e.Link(), "type="+string(e),
+			fmt.Sprintf("ofport_request=%d", e.OFPort()), "options:remote_ip=flow", "options:key=flow")
 	}
 	sw.Run(t, args...)
 	c, err := openflow.Dial(t.Context(), filepath.Join(sw.RunDir, "br-tenet.mgmt"))

@@ -1,0 +1,104 @@
+package pipeline
+
+import (
+	"net/netip"
+
+	"github.com/tenet-cni/tenet/pkg/openflow"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Between nodes a frame travels in a tunnel, with its network's VNI. Who sends is known by the
+// tunnel's source address, which is a node's; who it was inside, the node that it came from has
+// looked at. What came by a tunnel never leaves by one.
+
+// tunnelBase are the base's flows of tunnels.
+func tunnelBase() []openflow.Flow {
+	const b = Base
+	var flows []openflow.Flow
+	for _, e := range vnet.Encapsulations {
+		port := uint64(e.OFPort())
+		flows = append(flows,
+			b.flow(Classify, 100, match(openflow.InPort.Is(port)), openflow.SetField(from(classTunnel)), openflow.GotoTable(TunnelSource)),
+			// The switch never sends a packet back out of its own port by itself.
+			b.flow(Output, 110, match(openflow.InPort.Is(port), outPort.Is(port)), openflow.InPortAction()))
+	}
+	return append(flows,
+		b.drop(TunnelSource, 0, UnknownVTEP),
+		b.drop(TunnelDemux, 0, UnknownVNI),
+		b.drop(TunnelOut, 100, SplitHorizon, from(classTunnel)),
+		b.flow(TunnelOut, 0, nil, openflow.GotoTable(Output)))
+}
+
+// PeerFlows let another node's tunnels in.
+func PeerFlows(p vnet.Peer) []openflow.Flow {
+	src := openflow.TunSrc
+	if p.VTEP.Is6() {
+		src = openflow.TunIPv6Src
+	}
+	return []openflow.Flow{PeerOwner(p.Name).flow(TunnelSource, 100, match(src.Addr(p.VTEP)), openflow.GotoTable(TunnelDemux))}
+}
+
+// to addresses what leaves by a tunnel.
+func to(p vnet.Peer, vni vnet.VNI) []openflow.Action {
+	return []openflow.Action{openflow.SetField(openflow.TunID.Is(uint64(vni))), openflow.SetField(tunnelDst(p.VTEP))}
+}
+
+func tunnelDst(vtep netip.Addr) openflow.Term {
+	if vtep.Is6() {
+		return openflow.TunIPv6Dst.Addr(vtep)
+	}
+	return openflow.TunDst.Addr(vtep)
+}
+
+// arrives: what comes by a tunnel with the network's VNI is for somebody in it.
+func (n Network) arrives() openflow.Flow {
+	return NetworkOwner(n.Ref()).flow(TunnelDemux, 100, match(openflow.TunID.Is(uint64(n.VNI))), n.place()[0], openflow.GotoTable(Destination))
+}
+
+// Remote is an endpoint of another node.
+type Remote struct {
+	vnet.Remote
+	Peer vnet.Peer
+	// Chained: its tenant has chains.
+	Chained bool
+}
+
+// RemoteFlows lead to an endpoint of another node: by its MAC in its network, and no other way.
+func RemoteFlows(n Network, e Remote) []openflow.Flow {
+	r := endpoint{Owner: RemoteOwner(e.Peer.Name, e.ID), n: n, mac: e.MAC}
+	flows := []openflow.Flow{r.flow(Destination, 100, openflow.Match{n.inNetwork(), openflow.EthDst.MAC(e.MAC.HardwareAddr())},
+		append(to(e.Peer, n.VNI), openflow.SetField(outPort.Is(uint64(e.Peer.Encapsulation.OFPort()))), openflow.GotoTable(TunnelOut))...)}
+	if e.Chained {
+		flows = append(flows, r.restore(e.Addrs)...)
+	}
+	for _, p := range e.Addrs {
+		if a := p.Addr(); a.Is4() {
+			flows = append(flows, r.found4(a)...)
+			flows = append(flows, r.answered4(a))
+		} else {
+			r.addrs6 = append(r.addrs6, a)
+		}
+	}
+	if routed := r.addrs6; len(routed) > 0 {
+		r.addrs6 = append(routed[:len(routed):len(routed)], e.MAC.LinkLocal())
+		flows = append(flows, r.found6(routed)...)
+		for _, a := range r.addrs6 {
+			flows = append(flows, r.answered6(a))
+		}
+	}
+	return flows
+}
+
+// answered4 answers who asks all of the network for a; who asks its owner alone, whether it still is there, is
+// answered by it.
+func (r endpoint) answered4(a netip.Addr) openflow.Flow {
+	return r.flow(Neighbour, 110, match(openflow.ARP, multicastBit, r.n.inNetwork(), openflow.ARPOp.Is(1), openflow.ARPTpa.Addr(a)),
+		answerARP(a, r.mac)...)
+}
+
+// answered6: the same for IPv6. The question is turned round, see gateway6; that the owner lives the asker finds out
+// by a question for it alone, or by its first packet.
+func (r endpoint) answered6(a netip.Addr) openflow.Flow {
+	return r.flow(Neighbour, 110, match(openflow.ICMPv6, multicastBit, r.n.inNetwork(), openflow.ICMPv6Type.Is(135), openflow.ICMPv6Code.Is(0), openflow.NDTarget.Addr(a)),
+		turnSolicit(a, r.mac)...)
+}
