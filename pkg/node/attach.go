@@ -132,14 +132,13 @@ func (n *Node) Connect(ctx context.Context, e vnet.Endpoint, ofport uint32) erro
 	if err := putMeters(ctx, c, e); err != nil {
 		return err
 	}
+	var flood []openflow.Change
 	if net.Floods() {
-		members, err := n.members(ctx, net, e.Bridge)
-		if err != nil {
+		if flood, err = n.flood(ctx, net, e.Bridge); err != nil {
 			return err
 		}
-		flows = append(flows, pipeline.FloodFlows(net, members, nil)...)
 	}
-	return kind(c.Commit(ctx, adds(flows)))
+	return kind(c.Commit(ctx, append(flood, adds(flows)...)))
 }
 
 // Confirm marks the endpoint as ready, with the routes that it was laid with: from here on only a DEL, GC or the loss of

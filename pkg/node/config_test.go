@@ -14,7 +14,15 @@ import (
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-var defaults = node.Config{Bridge: "br-tenet", OVSRunDir: "/run/openvswitch", DataDir: "/var/lib/tenet"}
+var defaults = node.Config{
+	Bridge: "br-tenet", OVSRunDir: "/run/openvswitch", DataDir: "/var/lib/tenet", Name: hostname(), Encapsulation: "vxlan",
+	Socket: "/run/tenet/tenetd.sock", Metrics: "127.0.0.1:9477", Etcd: node.Etcd{Prefix: "/tenet/v1/"},
+}
+
+func hostname() vnet.NodeName {
+	host, _ := os.Hostname()
+	return vnet.NodeName(host)
+}
 
 var compareAddr = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
@@ -53,16 +61,17 @@ func TestWhatTheConfigurationLeavesOutOrEmptyIsTheDefault(t *testing.T) {
 	}
 }
 
-// The documented shape, whole, is accepted as long as it asks for nothing that is not there yet.
-func TestWholeConfigurationWithItsDefaultsIsAccepted(t *testing.T) {
-	host, err := os.Hostname()
-	if err != nil {
-		t.Fatal(err)
+// The documented shape, whole.
+func TestWholeConfiguration(t *testing.T) {
+	got, err := load(t, `{"node": "n1", "vtep": "192.0.2.1", "encapsulation": "geneve", "bridge": "br0", "ovsRunDir": "/run/ovs", "dataDir": "/data",
+		"socket": "/run/t.sock", "zones": "1000-30000", "metrics": "off",
+		"etcd": {"endpoints": ["https://192.0.2.9:2379"], "caFile": "/ca", "certFile": "/cert", "keyFile": "/key", "username": "u", "passwordFile": "/pw", "prefix": "/p/"}}`)
+	want := node.Config{
+		Bridge: "br0", OVSRunDir: "/run/ovs", DataDir: "/data", VTEP: netip.MustParseAddr("192.0.2.1"), Name: "n1", Encapsulation: "geneve",
+		Socket: "/run/t.sock", Metrics: "off", Etcd: node.Etcd{
+			Endpoints: []string{"https://192.0.2.9:2379"}, CAFile: "/ca", CertFile: "/cert", KeyFile: "/key", Username: "u", PasswordFile: "/pw", Prefix: "/p/",
+		},
 	}
-	got, err := load(t, `{"node": "`+host+`", "vtep": "192.0.2.1", "encapsulation": "vxlan", "bridge": "br0", "ovsRunDir": "/run/ovs", "dataDir": "/data",
-		"socket": "/run/tenet/tenetd.sock", "zones": "1000-30000", "metrics": "127.0.0.1:9477",
-		"etcd": {"endpoints": [], "caFile": "", "certFile": "", "keyFile": "", "username": "", "passwordFile": "", "prefix": "/tenet/v1/"}}`)
-	want := node.Config{Bridge: "br0", OVSRunDir: "/run/ovs", DataDir: "/data", VTEP: netip.MustParseAddr("192.0.2.1")}
 	if diff := cmp.Diff(want, got, compareAddr); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
@@ -83,13 +92,11 @@ func TestConfigurationThatCannotBeHonouredIsRefused(t *testing.T) {
 		{`{"bridge":"br-0123456789abc"}`, "at most 15"},
 		{`{"dataDir":"data"}`, `dataDir "data"`},
 		{`{"ovsRunDir":"./run"}`, `ovsRunDir "./run"`},
-		{`{"etcd":{"endpoints":["https://192.0.2.1:2379"]}}`, "etcd.endpoints: a cluster is not available in this version"},
-		{`{"etcd":{"caFile":"/ca"}}`, `etcd.caFile "/ca": to choose it is not available in this version`},
-		{`{"encapsulation":"geneve"}`, `encapsulation "geneve": to choose it is not available in this version, it is "vxlan"`},
-		{`{"node":"not.this.machine"}`, "node"},
+		{`{"encapsulation":"gre"}`, `encapsulation "gre": must be vxlan or geneve`},
+		{`{"node":"a/b","etcd":{"endpoints":["https://192.0.2.1:2379"]}}`, `node "a/b"`},
 		{`{"zones":"1-2"}`, "zones"},
-		{`{"metrics":":1"}`, "metrics"},
-		{`{"socket":"/x"}`, "socket"},
+		{`{"metrics":"9477"}`, "metrics"},
+		{`{"socket":"x"}`, "socket"},
 	} {
 		_, err := load(t, test.text)
 		if !errors.Is(err, vnet.ErrInvalid) || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "tenet.json") {

@@ -137,7 +137,7 @@ func (n *Node) leaveNetwork(ctx context.Context, e vnet.Endpoint) ([]openflow.Ch
 		if net, err = network(tx, e.Ref(), e.Bridge); err != nil {
 			return err
 		}
-		used, err = store.HasLiving(tx, e.Ref(), e.Bridge)
+		used, err = usedHere(tx, e.Ref(), e.Bridge)
 		return err
 	})
 	switch {
@@ -148,11 +148,7 @@ func (n *Node) leaveNetwork(ctx context.Context, e vnet.Endpoint) ([]openflow.Ch
 	case !net.Floods():
 		return nil, nil
 	}
-	members, err := n.members(ctx, net, e.Bridge)
-	if err != nil {
-		return nil, err
-	}
-	return append([]openflow.Change{deleteOwner(pipeline.FloodOwner(e.Ref()))}, adds(pipeline.FloodFlows(net, members, nil))...), nil
+	return n.flood(ctx, net, e.Bridge)
 }
 
 // unplug removes the endpoint's port.

@@ -462,9 +462,25 @@ func (n *Node) render(ctx context.Context, seen standing) (rendered, error) {
 			}
 			r.flows = append(r.flows, pipeline.EndpointFlows(net, p)...)
 		}
+		others, err := viewOverlay(tx, n.Bridge)
+		if err != nil {
+			return err
+		}
+		for _, p := range others.peers {
+			r.flows = append(r.flows, pipeline.PeerFlows(p)...)
+		}
+		away, err := others.endpoints(tx, n.Bridge, networks)
+		if err != nil {
+			return err
+		}
+		r.flows = append(r.flows, away...)
 		for ref, net := range networks {
 			slices.Sort(members[ref])
-			r.flows = append(r.flows, pipeline.FloodFlows(net, members[ref], nil)...)
+			nodes, err := others.nodes(ref)
+			if err != nil {
+				return err
+			}
+			r.flows = append(r.flows, pipeline.FloodFlows(net, members[ref], nodes)...)
 		}
 		chains, err := seen.chains(tx)
 		r.add(chains.groups, chains.flows)

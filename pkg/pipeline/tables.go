@@ -219,6 +219,9 @@ func ownerOf(name string) Owner {
 	return Owner(binary.BigEndian.Uint64(sum[:8]) & OwnerMask)
 }
 
+// Cookie is the cookie of an owner's flows that pass traffic on.
+func (o Owner) Cookie() uint64 { return o.cookie(Forward) }
+
 func (o Owner) cookie(k Kind) uint64 { return Version<<56 | uint64(k)<<48 | uint64(o) }
 
 // OwnerOf returns the owner in a cookie, KindOf the kind.

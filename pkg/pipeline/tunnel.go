@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -80,7 +81,7 @@ func RemoteFlows(n Network, e Remote) []openflow.Flow {
 		}
 	}
 	if routed := r.addrs6; len(routed) > 0 {
-		r.addrs6 = append(routed[:len(routed):len(routed)], e.MAC.LinkLocal())
+		r.addrs6 = append(slices.Clip(routed), e.MAC.LinkLocal())
 		flows = append(flows, r.found6(routed)...)
 		for _, a := range r.addrs6 {
 			flows = append(flows, r.answered6(a))

@@ -40,6 +40,9 @@ const (
 	numbers     = "tenant-numbers/"
 	ofports     = "ofports/"
 	attachments = "attachments/"
+	overlayKey  = "meta/overlay"
+	PeersPrefix = "peers/"
+	Remotes     = "remotes/"
 )
 
 func tenantKey(t vnet.TenantName) string { return Tenants + string(t) }
@@ -53,6 +56,19 @@ func NetworksOf(t vnet.TenantName) string { return Networks + string(t) + "/" }
 func EndpointsOf(r vnet.Ref) string { return Endpoints + r.String() + "/" }
 
 func endpointKey(r vnet.Ref, id vnet.EndpointID) string { return EndpointsOf(r) + string(id) }
+
+func peerKey(n vnet.NodeName) string { return PeersPrefix + string(n) }
+
+// RemotesOf is the prefix of one network's endpoints on other nodes.
+func RemotesOf(r vnet.Ref) string { return RemotesIn(r.Tenant) + string(r.Network) + "/" }
+
+// RemotesIn is the prefix of one tenant's endpoints on other nodes.
+func RemotesIn(t vnet.TenantName) string { return Remotes + string(t) + "/" }
+
+// RemoteKey is where an endpoint of another node is recorded. Ids are a node's own: two nodes may have containers of one name.
+func RemoteKey(r vnet.Ref, n vnet.NodeName, id vnet.EndpointID) string {
+	return RemotesOf(r) + string(n) + "/" + string(id)
+}
 
 // attachmentKey leads from an endpoint id to its network: DEL may know no more than the id.
 func attachmentKey(id vnet.EndpointID) string { return attachments + string(id) }

@@ -1,0 +1,370 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tenet-cni/tenet/pkg/openflow"
+	"github.com/tenet-cni/tenet/pkg/ovs"
+	"github.com/tenet-cni/tenet/pkg/pipeline"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// overlay is what a bridge has to know of the cluster's other nodes. It is empty on a bridge without tunnels.
+type overlay struct {
+	peers   map[vnet.NodeName]vnet.Peer
+	remotes map[vnet.Ref][]vnet.Remote
+}
+
+func viewOverlay(tx store.Tx, bridge string) (overlay, error) {
+	o := overlay{peers: map[vnet.NodeName]vnet.Peer{}, remotes: map[vnet.Ref][]vnet.Remote{}}
+	own, err := store.FindOverlay(tx)
+	if errors.Is(err, vnet.ErrNotFound) || err == nil && own.Bridge != bridge {
+		return o, nil
+	}
+	if err != nil {
+		return o, err
+	}
+	peers, err := store.Peers(tx)
+	if err != nil {
+		return o, err
+	}
+	for _, p := range peers {
+		o.peers[p.Name] = p
+	}
+	remotes, err := store.All[vnet.Remote](tx, store.Remotes)
+	for _, r := range remotes {
+		o.remotes[r.Ref()] = append(o.remotes[r.Ref()], r)
+	}
+	return o, err
+}
+
+// nodes are those that have an endpoint in the network.
+func (o overlay) nodes(r vnet.Ref) ([]vnet.Peer, error) {
+	return nodesOf(o.remotes[r], func(name vnet.NodeName) (vnet.Peer, error) {
+		p, ok := o.peers[name]
+		if !ok {
+			return p, vnet.ErrNotFound
+		}
+		return p, nil
+	})
+}
+
+// nodesOf returns the nodes of these endpoints that find knows, in the order of their names.
+func nodesOf(remotes []vnet.Remote, find func(vnet.NodeName) (vnet.Peer, error)) ([]vnet.Peer, error) {
+	found := map[vnet.NodeName]vnet.Peer{}
+	for _, r := range remotes {
+		if _, ok := found[r.Node]; ok {
+			continue
+		}
+		p, err := find(r.Node)
+		switch {
+		case errors.Is(err, vnet.ErrNotFound):
+		case err != nil:
+			return nil, err
+		default:
+			found[r.Node] = p
+		}
+	}
+	return slices.SortedFunc(maps.Values(found), func(a, b vnet.Peer) int { return strings.Compare(string(a.Name), string(b.Name)) }), nil
+}
+
+// endpoints are the flows of other nodes' endpoints, and those of their networks that are not among these yet.
+func (o overlay) endpoints(tx store.Tx, bridge string, networks map[vnet.Ref]pipeline.Network) ([]openflow.Flow, error) {
+	var flows []openflow.Flow
+	chained := map[vnet.TenantName]bool{}
+	for ref, remotes := range o.remotes {
+		net, ok := networks[ref]
+		if !ok {
+			var err error
+			net, err = network(tx, ref, bridge)
+			if errors.Is(err, vnet.ErrNotFound) { // its record is still to come
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			networks[ref] = net
+			flows = append(flows, pipeline.NetworkFlows(net)...)
+		}
+		if _, ok := chained[ref.Tenant]; !ok {
+			var err error
+			if chained[ref.Tenant], err = store.HasChains(tx, ref.Tenant); err != nil {
+				return nil, err
+			}
+		}
+		for _, r := range remotes {
+			if p, ok := o.peers[r.Node]; ok && !net.IsProvider() {
+				flows = append(flows, pipeline.RemoteFlows(net, pipeline.Remote{Remote: r, Peer: p, Chained: chained[ref.Tenant]})...)
+			}
+		}
+	}
+	return flows, nil
+}
+
+// OverlayChange is what has become of the cluster's other nodes and their endpoints. Records that say what stands
+// already change nothing.
+type OverlayChange struct {
+	Peers       []vnet.Peer
+	GonePeers   []vnet.NodeName
+	Remotes     []vnet.Remote
+	GoneRemotes []vnet.Remote // as much of them as names them
+}
+
+// Empty reports whether it changes nothing.
+func (c OverlayChange) Empty() bool {
+	return len(c.Peers)+len(c.GonePeers)+len(c.Remotes)+len(c.GoneRemotes) == 0
+}
+
+// ChangeOverlay records the change, and has the bridge of the overlay follow: in one bundle, which costs no more where
+// there are many others.
+func (n *Node) ChangeOverlay(ctx context.Context, c OverlayChange) error {
+	moved := map[vnet.NodeName]bool{} // to another address: all that lead there lead elsewhere now
+	var own store.Overlay
+	err := n.Store.Update(ctx, func(tx store.Tx) error {
+		clear(moved)
+		var err error
+		if own, err = store.FindOverlay(tx); err != nil {
+			return err
+		}
+		return c.record(tx, moved)
+	})
+	if err != nil {
+		return err
+	}
+	on, err := n.on(ctx, own.Bridge)
+	if err == nil {
+		err = on.reach(ctx, c, moved)
+	}
+	if absent(err) {
+		return nil // whoever brings the switch back writes all
+	}
+	return err
+}
+
+func (c OverlayChange) record(tx store.Tx, moved map[vnet.NodeName]bool) error {
+	var errs []error
+	stands, err := store.Peers(tx)
+	if err != nil {
+		return err
+	}
+	for _, p := range c.Peers {
+		i := slices.IndexFunc(stands, func(s vnet.Peer) bool { return s.Name == p.Name })
+		if i < 0 || stands[i].VTEP != p.VTEP || stands[i].Encapsulation != p.Encapsulation {
+			moved[p.Name] = true
+		}
+		errs = append(errs, store.PutPeer(tx, p))
+	}
+	for _, name := range c.GonePeers {
+		moved[name] = true
+		errs = append(errs, store.DeletePeer(tx, name))
+	}
+	for _, r := range c.GoneRemotes {
+		errs = append(errs, store.DeleteRemote(tx, r))
+	}
+	for _, r := range c.Remotes {
+		errs = append(errs, store.PutRemote(tx, r))
+	}
+	return errors.Join(errs...)
+}
+
+// on is the node as it is on that bridge.
+func (n *Node) on(ctx context.Context, bridge string) (*Node, error) {
+	if bridge == n.Bridge {
+		return n, nil
+	}
+	sw, err := n.dial(ctx)
+	config := n.Config
+	config.Bridge = bridge
+	return &Node{Config: config, Store: n.Store, Release: n.Release, sw: sw}, err
+}
+
+// reach sends the switch what the change is about, as the store is now.
+func (n *Node) reach(ctx context.Context, c OverlayChange, moved map[vnet.NodeName]bool) error {
+	unlock, err := n.lockFlows(ctx, n.Bridge)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	conn, err := n.openflow(ctx, n.Bridge)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stands, err := pipelineStands(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if !stands {
+		_, err := n.syncFlows(ctx, conn, true)
+		return err
+	}
+	var changes []openflow.Change
+	var flooding []pipeline.Network
+	err = n.Store.View(ctx, func(tx store.Tx) error {
+		changes, flooding, err = c.render(tx, n.Bridge, moved)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, net := range flooding {
+		flood, err := n.flood(ctx, net, n.Bridge)
+		if err != nil {
+			return err
+		}
+		changes = append(changes, flood...)
+	}
+	return kind(conn.Commit(ctx, changes))
+}
+
+// render returns what changes on the bridge, and the networks whose flood lists do.
+func (c OverlayChange) render(tx store.Tx, bridge string, moved map[vnet.NodeName]bool) ([]openflow.Change, []pipeline.Network, error) {
+	remotes := c.Remotes
+	if len(moved) > 0 { // all that lead there, too
+		all, err := store.All[vnet.Remote](tx, store.Remotes)
+		if err != nil {
+			return nil, nil, err
+		}
+		remotes = slices.Concat(remotes, slices.DeleteFunc(all, func(r vnet.Remote) bool { return !moved[r.Node] }))
+	}
+	var changes []openflow.Change
+	for name := range moved {
+		changes = append(changes, openflow.DeleteCookie(pipeline.PeerOwner(name).Cookie(), allBits))
+	}
+	for _, p := range c.Peers {
+		changes = append(changes, adds(pipeline.PeerFlows(p))...)
+	}
+	o := overlay{peers: map[vnet.NodeName]vnet.Peer{}, remotes: map[vnet.Ref][]vnet.Remote{}}
+	touched := map[vnet.Ref]bool{}
+	for _, r := range slices.Concat(remotes, c.GoneRemotes) {
+		touched[r.Ref()] = true
+		changes = append(changes, openflow.DeleteCookie(pipeline.RemoteOwner(r.Node, r.ID).Cookie(), allBits))
+	}
+	for _, r := range remotes {
+		if _, ok := o.peers[r.Node]; !ok {
+			p, err := store.FindPeer(tx, r.Node)
+			if errors.Is(err, vnet.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return nil, nil, err
+			}
+			o.peers[r.Node] = p
+		}
+		o.remotes[r.Ref()] = append(o.remotes[r.Ref()], r)
+	}
+	networks := map[vnet.Ref]pipeline.Network{}
+	flows, err := o.endpoints(tx, bridge, networks)
+	if err != nil {
+		return nil, nil, err
+	}
+	changes = append(changes, adds(flows)...)
+	var flooding []pipeline.Network
+	for ref := range touched {
+		used, err := usedHere(tx, ref, bridge)
+		if err != nil {
+			return nil, nil, err
+		}
+		net, err := network(tx, ref, bridge)
+		switch {
+		case !used || errors.Is(err, vnet.ErrNotFound):
+			changes = append(changes, deleteOwner(pipeline.NetworkOwner(ref)), deleteOwner(pipeline.FloodOwner(ref)))
+		case err != nil:
+			return nil, nil, err
+		case net.Floods():
+			flooding = append(flooding, net)
+		}
+	}
+	return changes, flooding, nil
+}
+
+const allBits = ^uint64(0)
+
+// usedHere reports whether the bridge has to know the network: somebody of it is here, or the tenant is and somebody of
+// it is elsewhere.
+func usedHere(tx store.Tx, r vnet.Ref, bridge string) (bool, error) {
+	used, err := store.HasLiving(tx, r, bridge)
+	if used || err != nil {
+		return used, err
+	}
+	own, err := store.FindOverlay(tx)
+	if errors.Is(err, vnet.ErrNotFound) || err == nil && own.Bridge != bridge {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return store.HasRemote(tx, r)
+}
+
+// flood returns what makes a network's flood list what it should be.
+func (n *Node) flood(ctx context.Context, net pipeline.Network, bridge string) ([]openflow.Change, error) {
+	members, err := n.members(ctx, net, bridge)
+	if err != nil {
+		return nil, err
+	}
+	var nodes []vnet.Peer
+	err = n.Store.View(ctx, func(tx store.Tx) error {
+		own, err := store.FindOverlay(tx)
+		if errors.Is(err, vnet.ErrNotFound) || err == nil && own.Bridge != bridge {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		remotes, err := store.All[vnet.Remote](tx, store.RemotesOf(net.Ref()))
+		if err != nil {
+			return err
+		}
+		nodes, err = nodesOf(remotes, func(name vnet.NodeName) (vnet.Peer, error) { return store.FindPeer(tx, name) })
+		return err
+	})
+	return append([]openflow.Change{deleteOwner(pipeline.FloodOwner(net.Ref()))}, adds(pipeline.FloodFlows(net, members, nodes))...), err
+}
+
+// tunnelOwner is the owner of the tunnels' ports.
+const tunnelOwner = "tunnel"
+
+// EnsureTunnels makes the ports that lead to other nodes, on the bridge of the overlay: one for each encapsulation that
+// is received here or there.
+func (n *Node) EnsureTunnels(ctx context.Context) error {
+	var own store.Overlay
+	wanted := map[vnet.Encapsulation]bool{}
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		var err error
+		if own, err = store.FindOverlay(tx); err != nil {
+			return err
+		}
+		wanted[own.Encapsulation] = true
+		peers, err := store.Peers(tx)
+		for _, p := range peers {
+			wanted[p.Encapsulation] = true
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	on, err := n.on(ctx, own.Bridge)
+	if err != nil {
+		return err
+	}
+	if err := on.EnsureBridge(ctx); err != nil {
+		return err
+	}
+	for e := range wanted {
+		_, err := on.sw.EnsurePort(ctx, own.Bridge, ovs.Port{
+			Name: e.Link(), Owner: tunnelOwner, Type: string(e), OFPortRequest: int(e.OFPort()),
+			Options: map[string]string{"remote_ip": "flow", "key": "flow", "local_ip": own.VTEP.String()},
+		})
+		if err != nil {
+			return kind(err)
+		}
+	}
+	return nil
+}
