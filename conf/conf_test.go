@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -101,7 +102,7 @@ func TestNodeConfigurationIsTheDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if example != defaults {
+	if !reflect.DeepEqual(example, defaults) {
 		t.Errorf("conf/tenet.json gives %+v, the defaults are %+v", example, defaults)
 	}
 }

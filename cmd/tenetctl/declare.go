@@ -53,10 +53,8 @@ func (a *app) declare(ctx context.Context, manifests []manifest) ([]outcome, err
 			return nil
 		}
 		update := func() error {
-			if slices.ContainsFunc(manifests, func(m manifest) bool { return m.kind == kindGroup || m.kind == kindChain }) {
-				return n.Rechain(ctx, write)
-			}
-			return n.Store.Update(ctx, write)
+			chains := slices.ContainsFunc(manifests, func(m manifest) bool { return m.kind == kindGroup || m.kind == kindChain })
+			return a.change(ctx, n, chains, write)
 		}
 		if len(manifests) == 0 || manifests[0].kind != kindUplink {
 			return update()

@@ -83,7 +83,7 @@ of it. New connections always go to functions that live.`,
 func (a *app) addGroup(cmd *cobra.Command, asked vnet.Group) error {
 	var became string
 	err := a.on(cmd.Context(), func(ctx context.Context, n *node.Node) error {
-		return n.Rechain(ctx, func(tx store.Tx) error {
+		return a.change(ctx, n, true, func(tx store.Tx) error {
 			stands, err := store.Group(tx, asked.Ref())
 			if err != nil && !errors.Is(err, vnet.ErrNotFound) {
 				return err
@@ -202,7 +202,7 @@ func newGroupDel(a *app) *cobra.Command {
 
 // delete removes what concerns chains.
 func (a *app) delete(ctx context.Context, kind, name string, remove func(store.Tx) error) error {
-	err := a.on(ctx, func(ctx context.Context, n *node.Node) error { return n.Rechain(ctx, remove) })
+	err := a.on(ctx, func(ctx context.Context, n *node.Node) error { return a.change(ctx, n, true, remove) })
 	if err != nil {
 		return err
 	}

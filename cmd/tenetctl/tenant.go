@@ -101,7 +101,7 @@ func newTenantDel(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := vnet.TenantName(args[0])
 			err := a.on(cmd.Context(), func(ctx context.Context, n *node.Node) error {
-				return n.Store.Update(ctx, func(tx store.Tx) error { return store.DeleteTenant(tx, name) })
+				return a.change(ctx, n, false, func(tx store.Tx) error { return store.DeleteTenant(tx, name) })
 			})
 			if err != nil {
 				return err

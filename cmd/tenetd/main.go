@@ -12,9 +12,11 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	flag "github.com/spf13/pflag"
 
+	"github.com/tenet-cni/tenet/pkg/cluster"
 	"github.com/tenet-cni/tenet/pkg/cni"
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -58,6 +60,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	var file string
 	var over node.Config
 	var level slog.Level
+	options := cluster.Options{Version: version}
 	var showVersion bool
 	f := flag.NewFlagSet("tenetd", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
@@ -67,6 +70,9 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	f.StringVar(&over.DataDir, "data-dir", "", "`directory` of the node's store (default /var/lib/tenet)")
 	f.StringVar(&over.OVSRunDir, "ovs-run-dir", "", "run `directory` of Open vSwitch (default /run/openvswitch)")
 	f.StringVar(&over.Bridge, "bridge", "", "the node's `bridge` (default br-tenet)")
+	f.DurationVar(&options.Lease, "lease", defaultLease, "how long after tenetd was last heard of its node counts as off")
+	f.DurationVar(&options.Grace, "grace", defaultGrace, "how long a node that is off keeps its addresses")
+	f.DurationVar(&options.Rest, "rest", defaultRest, "how long a block of addresses that nobody has stays the node's")
 	f.TextVar(&level, "log-level", slog.LevelInfo, "`level` to log: debug, info, warn or error")
 	f.BoolVar(&showVersion, "version", false, "print the version")
 	err := f.Parse(args)
@@ -91,9 +97,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	if err == nil {
 		log := slog.New(slog.NewTextHandler(errs, &slog.HandlerOptions{Level: level}))
 		log.Info("tenetd begins", "version", version, "bridge", config.Bridge, "dataDir", config.DataDir)
-		n := node.Open(config, cni.DelegateDel)
-		defer n.Close()
-		if err = n.Run(ctx, log); err == nil {
+		if err = serve(ctx, config, options, log); err == nil {
 			log.Info("tenetd ends")
 			return exitDone
 		}
@@ -103,4 +107,35 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		fmt.Fprintf(errs, "hint: %s\n", hint)
 	}
 	return exitFailed
+}
+
+// How long nodes of a cluster wait for one another.
+const (
+	defaultLease = 15 * time.Second
+	defaultGrace = 24 * time.Hour
+	defaultRest  = 5 * time.Minute
+)
+
+// serve keeps the node's switch in step, and the node in its cluster, if it is of one, until ctx ends or one of both cannot go on.
+func serve(ctx context.Context, config node.Config, options cluster.Options, log *slog.Logger) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	n := node.Open(config, cni.DelegateDel)
+	defer n.Close()
+	if !config.Clustered() {
+		return n.Run(ctx, log)
+	}
+	agent, err := cluster.New(config, options, cni.DelegateDel, log)
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	if err := n.RunWith(ctx, log, func(ctx context.Context) {
+		err := agent.Run(ctx)
+		stop()
+		ended <- err
+	}); err != nil {
+		return err // another tenetd runs
+	}
+	return <-ended
 }

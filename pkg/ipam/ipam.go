@@ -5,6 +5,9 @@
 // come the released ones, the least recently released first, so that an address rests as long
 // as it can before somebody else has it. Releasing asks for the owner: a release that comes
 // late, after the address went to another, changes nothing.
+//
+// A node of a cluster hands out addresses of the blocks that it holds alone (block.go): each of
+// them is a pool of its own then, where on a node on its own the whole subnet is one.
 package ipam
 
 import (
@@ -31,11 +34,11 @@ type Request struct {
 	Foreign bool
 }
 
-// pool is the allocation record of one subnet.
+// pool is the allocation record of one subnet, or of a block of it.
 type pool struct {
 	Next netip.Addr `json:"next,omitzero"`  // all before it were handed out; zero: none was yet
 	Done bool       `json:"done,omitempty"` // all were handed out
-	Seq  uint64     `json:"seq"`            // counts releases
+	Seq  uint64     `json:"seq"`            // counts releases; the subnet's does
 }
 
 // address is the record of one address that was handed out at least once.
@@ -47,9 +50,9 @@ type address struct {
 // Allocate returns the addresses of r.Owner, each with its subnet's length: the ones it has,
 // if it asks again, else new ones.
 //
-// Errors: vnet.ErrExhausted names the subnets that are full; vnet.ErrExists says who holds a
-// requested address, or that the owner holds others than it asks for; vnet.ErrInvalid if a
-// requested address is in no subnet or is one that nobody may have.
+// Errors: vnet.ErrExhausted names the subnets that are full, and is a *NeedBlocksError on a node of a cluster, which may get
+// more; vnet.ErrExists says who holds a requested address, or that the owner holds others than it asks for;
+// vnet.ErrInvalid if a requested address is in no subnet or is one that nobody may have.
 func Allocate(tx store.Tx, r Request) ([]netip.Prefix, error) {
 	key := store.LeaseKey(r.Owner)
 	lease, err := store.Load[store.Lease](tx, key)
@@ -60,8 +63,9 @@ func Allocate(tx store.Tx, r Request) ([]netip.Prefix, error) {
 		return nil, err
 	}
 	lease = store.Lease{Tenant: r.Network.Tenant, Network: r.Network.Name, Holder: r.Holder, CNINetwork: r.CNINetwork}
+	lacks := &NeedBlocksError{Network: r.Network.Ref()}
 	for _, a := range r.Addrs {
-		if err := takeRequested(tx, r, a); err != nil {
+		if err := lacks.note(takeRequested(tx, r, a)); err != nil {
 			return nil, err
 		}
 		lease.Addrs = append(lease.Addrs, a)
@@ -72,10 +76,13 @@ func Allocate(tx store.Tx, r Request) ([]netip.Prefix, error) {
 			continue
 		}
 		a, err := takeAny(tx, r, subnets)
-		if err != nil {
+		if err := lacks.note(err); err != nil {
 			return nil, err
 		}
 		lease.Addrs = append(lease.Addrs, a)
+	}
+	if lacks.any() {
+		return nil, lacks
 	}
 	return withLength(r.Network, lease.Addrs), store.Save(tx, key, lease)
 }
@@ -108,7 +115,7 @@ func again(lease store.Lease, r Request) ([]netip.Prefix, error) {
 	}
 	for _, a := range r.Addrs {
 		if !slices.Contains(lease.Addrs, a) {
-			return nil, vnet.Existsf("%s already holds %s, not %s", r.Holder, join(lease.Addrs), a)
+			return nil, vnet.Existsf("%s already holds %s, not %s", r.Holder, join(lease.Addrs, " and "), a)
 		}
 	}
 	return withLength(r.Network, lease.Addrs), nil
@@ -125,6 +132,10 @@ func takeRequested(tx store.Tx, r Request, a netip.Addr) error {
 	if err := subnet.Assignable(a); err != nil {
 		return err
 	}
+	part, err := partOf(tx, r.Network.Ref(), subnet, a)
+	if err != nil {
+		return err
+	}
 	key := store.AddressKey(r.Network.Ref(), a)
 	rec, err := store.Load[address](tx, key)
 	if err != nil && !errors.Is(err, vnet.ErrNotFound) {
@@ -134,7 +145,7 @@ func takeRequested(tx store.Tx, r Request, a netip.Addr) error {
 		return vnet.Existsf("address %s is taken by %s", a, holder(tx, rec.Owner))
 	}
 	if err == nil { // it waits in the queue of released addresses
-		if err := tx.Delete(store.ReleasedKey(r.Network.Ref(), subnet.Prefix, rec.Seq)); err != nil {
+		if err := tx.Delete(store.ReleasedKey(r.Network.Ref(), part, rec.Seq)); err != nil {
 			return err
 		}
 	}
@@ -143,62 +154,91 @@ func takeRequested(tx store.Tx, r Request, a netip.Addr) error {
 
 // takeAny hands out an address of the first subnet that has one.
 func takeAny(tx store.Tx, r Request, subnets []vnet.Subnet) (netip.Addr, error) {
-	var full []string
+	var full []netip.Prefix
 	for _, s := range subnets {
-		a, err := fresh(tx, r, s)
+		parts, err := partsOf(tx, r.Network.Ref(), s)
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		a, err := fresh(tx, r, s, parts)
 		if err == nil && !a.IsValid() {
-			a, err = oldest(tx, r, s)
+			a, err = oldest(tx, r, s, parts)
 		}
 		if err != nil || a.IsValid() {
 			return a, err
 		}
-		full = append(full, s.Prefix.String())
+		full = append(full, s.Prefix)
+	}
+	if _, member := store.Member(tx); member {
+		return netip.Addr{}, &NeedBlocksError{Network: r.Network.Ref(), Subnets: full}
 	}
 	return netip.Addr{}, vnet.WithHint(
-		fmt.Errorf("network %s: subnet %s has no free address: %w", r.Network.Ref(), strings.Join(full, ", "), vnet.ErrExhausted),
+		fmt.Errorf("network %s: subnet %s has no free address: %w", r.Network.Ref(), join(full, ", "), vnet.ErrExhausted),
 		"see who holds them: tenetctl endpoint list --network %s", r.Network.Ref())
 }
 
-// fresh returns the next address of s that was never handed out, zero if there is none.
-func fresh(tx store.Tx, r Request, s vnet.Subnet) (netip.Addr, error) {
+// fresh returns the next address of the parts that was never handed out, zero if there is none.
+func fresh(tx store.Tx, r Request, s vnet.Subnet, parts []netip.Prefix) (netip.Addr, error) {
+	for _, part := range parts {
+		a, err := freshIn(tx, r, s, part)
+		if err != nil || a.IsValid() {
+			return a, err
+		}
+	}
+	return netip.Addr{}, nil
+}
+
+func freshIn(tx store.Tx, r Request, s vnet.Subnet, part netip.Prefix) (netip.Addr, error) {
 	ref := r.Network.Ref()
-	p, err := loadPool(tx, ref, s.Prefix)
+	p, err := loadPool(tx, ref, part)
 	if err != nil || p.Done {
 		return netip.Addr{}, err
 	}
 	if !p.Next.IsValid() {
-		p.Next = s.Prefix.Addr()
+		p.Next = part.Addr()
 	}
 	a := s.Next(p.Next)
-	for a.IsValid() && tx.Get(store.AddressKey(ref, a)) != nil { // somebody asked for it by name
+	for part.Contains(a) && tx.Get(store.AddressKey(ref, a)) != nil { // somebody asked for it by name
 		a = s.Next(a.Next())
+	}
+	if !part.Contains(a) {
+		a = netip.Addr{}
 	}
 	p.Next, p.Done = a, !a.IsValid()
 	if a.IsValid() {
 		p.Next = a.Next()
-		p.Done = !s.Prefix.Contains(p.Next)
+		p.Done = !part.Contains(p.Next)
 		if err := store.Save(tx, store.AddressKey(ref, a), address{Owner: r.Owner}); err != nil {
 			return netip.Addr{}, err
 		}
 	}
-	return a, store.Save(tx, store.PoolKey(ref, s.Prefix), p)
+	return a, store.Save(tx, store.PoolKey(ref, part), p)
 }
 
-// oldest returns the address of s that was released longest ago, zero if there is none.
-func oldest(tx store.Tx, r Request, s vnet.Subnet) (netip.Addr, error) {
+// oldest returns the address of the parts that was released longest ago, zero if there is none.
+func oldest(tx store.Tx, r Request, s vnet.Subnet, parts []netip.Prefix) (netip.Addr, error) {
 	ref := r.Network.Ref()
 	var a netip.Addr
-	var key string
-	err := tx.Range(store.ReleasedOf(ref, s.Prefix), func(k string, v []byte) error {
-		var err error
-		if a, err = netip.ParseAddr(string(v)); err != nil || !s.Prefix.Contains(a) {
-			return fmt.Errorf("record %s: %q: %w", k, v, vnet.ErrCorrupt)
+	key, turn := "", ""
+	for _, part := range parts {
+		err := tx.Range(store.ReleasedOf(ref, part), func(k string, v []byte) error {
+			at := strings.TrimPrefix(k, store.ReleasedOf(ref, part))
+			if key != "" && at >= turn {
+				return store.ErrStop
+			}
+			first, err := netip.ParseAddr(string(v))
+			if err != nil || !s.Prefix.Contains(first) {
+				return fmt.Errorf("record %s: %q: %w", k, v, vnet.ErrCorrupt)
+			}
+			a, key, turn = first, k, at
+			return store.ErrStop
+		})
+		if err != nil {
+			return netip.Addr{}, err
 		}
-		key = k
-		return store.ErrStop
-	})
-	if err != nil || key == "" {
-		return netip.Addr{}, err
+	}
+	if key == "" {
+		return netip.Addr{}, nil
 	}
 	rec, err := store.Load[address](tx, store.AddressKey(ref, a))
 	if err != nil && !errors.Is(err, vnet.ErrNotFound) {
@@ -234,6 +274,13 @@ func releaseOne(tx store.Tx, n vnet.Network, owner vnet.EndpointID, a netip.Addr
 	if subnet.Assignable(a) != nil { // a foreign plugin's, out of a reserved range: not for the next one who asks us
 		return tx.Delete(key)
 	}
+	part, err := partOf(tx, n.Ref(), subnet, a)
+	if errors.As(err, new(*NeedBlocksError)) { // its block is another node's by now
+		return tx.Delete(key)
+	}
+	if err != nil {
+		return err
+	}
 	p, err := loadPool(tx, n.Ref(), subnet.Prefix)
 	if err != nil {
 		return err
@@ -241,7 +288,7 @@ func releaseOne(tx store.Tx, n vnet.Network, owner vnet.EndpointID, a netip.Addr
 	p.Seq++
 	return errors.Join(
 		store.Save(tx, key, address{Seq: p.Seq}),
-		tx.Put(store.ReleasedKey(n.Ref(), subnet.Prefix, p.Seq), []byte(a.String())),
+		tx.Put(store.ReleasedKey(n.Ref(), part, p.Seq), []byte(a.String())),
 		store.Save(tx, store.PoolKey(n.Ref(), subnet.Prefix), p))
 }
 
@@ -272,10 +319,11 @@ func withLength(n vnet.Network, addrs []netip.Addr) []netip.Prefix {
 	return out
 }
 
-func join(addrs []netip.Addr) string {
+// join says several things in one breath.
+func join[T fmt.Stringer](all []T, between string) string {
 	var texts []string
-	for _, a := range addrs {
+	for _, a := range all {
 		texts = append(texts, a.String())
 	}
-	return strings.Join(texts, " and ")
+	return strings.Join(texts, between)
 }

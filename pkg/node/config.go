@@ -106,11 +106,20 @@ func LoadConfig(path string) (Config, error) {
 // Override returns c with what over gives, validated.
 func (c Config) Override(over Config) (Config, error) {
 	for _, key := range []struct{ to, from *string }{
-		{&c.Bridge, &over.Bridge}, {&c.OVSRunDir, &over.OVSRunDir}, {&c.DataDir, &over.DataDir}, {&c.Datapath, &over.Datapath},
-		{(*string)(&c.Name), (*string)(&over.Name)}, {(*string)(&c.Encapsulation), (*string)(&over.Encapsulation)},
-		{&c.Socket, &over.Socket}, {&c.Metrics, &over.Metrics},
-		{&c.Etcd.CAFile, &over.Etcd.CAFile}, {&c.Etcd.CertFile, &over.Etcd.CertFile}, {&c.Etcd.KeyFile, &over.Etcd.KeyFile},
-		{&c.Etcd.Username, &over.Etcd.Username}, {&c.Etcd.PasswordFile, &over.Etcd.PasswordFile}, {&c.Etcd.Prefix, &over.Etcd.Prefix},
+		{&c.Bridge, &over.Bridge},
+		{&c.OVSRunDir, &over.OVSRunDir},
+		{&c.DataDir, &over.DataDir},
+		{&c.Datapath, &over.Datapath},
+		{(*string)(&c.Name), (*string)(&over.Name)},
+		{(*string)(&c.Encapsulation), (*string)(&over.Encapsulation)},
+		{&c.Socket, &over.Socket},
+		{&c.Metrics, &over.Metrics},
+		{&c.Etcd.CAFile, &over.Etcd.CAFile},
+		{&c.Etcd.CertFile, &over.Etcd.CertFile},
+		{&c.Etcd.KeyFile, &over.Etcd.KeyFile},
+		{&c.Etcd.Username, &over.Etcd.Username},
+		{&c.Etcd.PasswordFile, &over.Etcd.PasswordFile},
+		{&c.Etcd.Prefix, &over.Etcd.Prefix},
 	} {
 		if *key.from != "" {
 			*key.to = *key.from

@@ -163,14 +163,28 @@ func (n *Node) mtuOf(ctx context.Context, net vnet.Network) (int, error) {
 	return n.uplinkMTU(ctx, net.Provider.Uplink)
 }
 
-// MTU returns the most that an endpoint's MTU may be: the underlay's less the tunnel's header.
+// MTU returns the most that an endpoint's MTU may be: the underlay's less the tunnel's header. In a cluster it is the
+// smallest of all nodes'.
 func (n *Node) MTU(ctx context.Context) (int, error) {
-	const tunnel4, tunnel6 = 50, 70 // Ethernet 14, IPv4 20 or IPv6 40, UDP 8, VXLAN or Geneve without options 8
-	mtu, _, err := veth.UnderlayMTU(ctx)
-	if n.VTEP.Is6() {
-		return mtu - tunnel6, err
+	vtep, mtu, err := veth.Underlay(ctx, n.VTEP)
+	if errors.Is(err, veth.ErrInvalid) { // it matters to a node of a cluster alone, and tenetd tells
+		vtep = n.VTEP
+		mtu, _, err = veth.UnderlayMTU(ctx)
 	}
-	return mtu - tunnel4, err
+	if err != nil {
+		return 0, err
+	}
+	err = n.Store.View(ctx, func(tx store.Tx) error {
+		own, err := store.FindOverlay(tx)
+		if errors.Is(err, vnet.ErrNotFound) {
+			return nil
+		}
+		if own.LeastMTU > 0 {
+			mtu = min(mtu, own.LeastMTU)
+		}
+		return err
+	})
+	return mtu - vnet.TunnelHeader(vtep), err
 }
 
 // sameBoot reports whether an endpoint was made in this boot.

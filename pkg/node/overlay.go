@@ -169,7 +169,26 @@ func (c OverlayChange) record(tx store.Tx, moved map[vnet.NodeName]bool) error {
 	for _, r := range c.Remotes {
 		errs = append(errs, store.PutRemote(tx, r))
 	}
+	if len(c.Peers)+len(c.GonePeers) > 0 {
+		errs = append(errs, noteMTU(tx))
+	}
 	return errors.Join(errs...)
+}
+
+// noteMTU writes the smallest MTU of the other nodes' underlays where every ADD finds it.
+func noteMTU(tx store.Tx) error {
+	own, err := store.FindOverlay(tx)
+	if err != nil {
+		return err
+	}
+	peers, err := store.Peers(tx)
+	own.LeastMTU = 0
+	for _, p := range peers {
+		if p.MTU > 0 && (own.LeastMTU == 0 || p.MTU < own.LeastMTU) {
+			own.LeastMTU = p.MTU
+		}
+	}
+	return errors.Join(err, store.PutOverlay(tx, own))
 }
 
 // on is the node as it is on that bridge.

@@ -68,15 +68,21 @@ type Recorded struct {
 // if it is asked to. The endpoint's attachment must be locked. What an ADD or DEL that was cut
 // short, or an earlier boot, has left of it is removed first.
 func (n *Node) Record(ctx context.Context, w Want) (Recorded, error) {
-	r, left, err := n.record(ctx, w)
+	var r Recorded
+	var left *vnet.Endpoint
+	write := func() error {
+		var err error
+		r, left, err = n.record(ctx, w)
+		return err
+	}
+	err := n.Asking(ctx, write)
 	if left == nil || err != nil {
 		return r, err
 	}
 	if err := n.remove(ctx, *left); err != nil {
 		return r, fmt.Errorf("remove what is left of %s: %w", describe(*left), err)
 	}
-	r, _, err = n.record(ctx, w)
-	return r, err
+	return r, n.Asking(ctx, write)
 }
 
 // record writes the endpoint, or returns what is left of an earlier one.
@@ -153,7 +159,7 @@ func (n *Node) write(tx store.Tx, w Want, host string, limit int) (Recorded, err
 		if err := w.Network.CheckMTU(limit); err != nil {
 			return Recorded{}, err
 		}
-		if _, err := store.DeclareNetwork(tx, w.Network); err != nil {
+		if _, err := Declare(tx, w.Network); err != nil {
 			return Recorded{}, err
 		}
 	}

@@ -44,12 +44,21 @@ const agentLock = "tenetd"
 // killed at any moment. vnet.ErrExists if another process runs it already.
 //
 // It is not needed for traffic: what stands on the switch goes on without it.
-func (n *Node) Run(ctx context.Context, log *slog.Logger) error {
+func (n *Node) Run(ctx context.Context, log *slog.Logger) error { return n.RunWith(ctx, log, nil) }
+
+// RunWith is Run with company: something else that only one process of a node may do. It begins when this one is the
+// node's, and Run ends with it; its context ends with Run's.
+func (n *Node) RunWith(ctx context.Context, log *slog.Logger, company func(context.Context)) error {
 	unlock, err := n.lockAgent(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	var both sync.WaitGroup
+	defer both.Wait()
+	if company != nil {
+		both.Go(func() { company(ctx) })
+	}
 	a := agent{
 		Node: n, log: log, retry: time.NewTimer(0), since: time.Now(), bridges: []string{n.Bridge}, failures: map[string]string{},
 		verdicts: make(chan verdict), unrecorded: map[uint32]verdict{}, probes: map[uint32]*probing{},

@@ -102,7 +102,7 @@ func DeleteNetwork(tx Tx, r vnet.Ref) error {
 	}
 	var keys []string
 	var used string
-	for _, prefix := range []string{poolsOf(r), addressesOf(r), releasedIn(r)} {
+	for _, prefix := range []string{poolsOf(r), addressesOf(r), releasedIn(r), BlocksIn(r)} {
 		err := tx.Range(prefix, func(key string, _ []byte) error {
 			keys = append(keys, key)
 			return nil

@@ -40,6 +40,8 @@ const (
 	numbers     = "tenant-numbers/"
 	ofports     = "ofports/"
 	attachments = "attachments/"
+	Blocks      = "blocks/"
+	memberKey   = "meta/cluster"
 	overlayKey  = "meta/overlay"
 	PeersPrefix = "peers/"
 	Remotes     = "remotes/"
@@ -117,6 +119,12 @@ func LeaseKey(owner vnet.EndpointID) string { return Leases + string(owner) }
 
 // PoolKey is the allocation record of one subnet.
 func PoolKey(r vnet.Ref, p netip.Prefix) string { return poolsOf(r) + p.String() }
+
+// BlocksIn is the prefix of a network's blocks.
+func BlocksIn(r vnet.Ref) string { return Blocks + r.String() + "/" }
+
+// BlockKey is where the holder of a block is recorded.
+func BlockKey(r vnet.Ref, block netip.Prefix) string { return BlocksIn(r) + block.String() }
 
 // AddressKey is the record of one address that is or was in use.
 func AddressKey(r vnet.Ref, a netip.Addr) string { return addressesOf(r) + a.String() }

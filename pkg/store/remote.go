@@ -10,6 +10,8 @@ import (
 type Overlay struct {
 	vnet.Peer
 	Bridge string `json:"bridge"` // that the tunnels are on
+	// LeastMTU is the smallest of the other nodes' underlays: as many as there are, an ADD reads no more than this. 0: there are none.
+	LeastMTU int `json:"leastMTU,omitempty"`
 }
 
 // FindOverlay returns the node's own part of the overlay, vnet.ErrNotFound if it is a node on its own.

@@ -3,6 +3,7 @@ package veth
 import (
 	"context"
 	"fmt"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -72,4 +73,55 @@ func routeMTU(h *netlink.Handle, r *netlink.Route) (int, string, error) {
 		mtu = r.MTU
 	}
 	return mtu, name, nil
+}
+
+// Underlay returns the address at which other nodes reach this one, and the
+// MTU of its link: vtep, if a link of the caller's namespace has it, or, if it
+// is not valid, the first address of the link that UnderlayMTU finds: IPv4's,
+// or IPv6's if there is no other. ErrInvalid if there is no such address.
+func Underlay(ctx context.Context, vtep netip.Addr) (netip.Addr, int, error) {
+	h, err := openHere()
+	if err != nil {
+		return vtep, 0, fmt.Errorf("find the underlay: %w", err)
+	}
+	defer h.Close()
+	all, err := links(ctx, h)
+	if err != nil {
+		return vtep, 0, fmt.Errorf("find the underlay: %w", err)
+	}
+	mtu, name := 0, ""
+	if !vtep.IsValid() {
+		if mtu, name, err = UnderlayMTU(ctx); err != nil {
+			return vtep, 0, err
+		}
+	}
+	for _, l := range all {
+		if name != "" && l.Attrs().Name != name {
+			continue
+		}
+		addrs, err := addresses(ctx, h, l)
+		if err != nil {
+			return vtep, 0, fmt.Errorf("find the underlay: %w", err)
+		}
+		var six netip.Addr
+		for _, a := range addrs {
+			got, _ := netip.AddrFromSlice(a.IP)
+			switch got = got.Unmap(); {
+			case vtep.IsValid() && got == vtep:
+				return vtep, l.Attrs().MTU, nil
+			case vtep.IsValid() || name == "" || a.Scope != int(netlink.SCOPE_UNIVERSE):
+			case got.Is4():
+				return got, mtu, nil
+			case !six.IsValid():
+				six = got
+			}
+		}
+		if six.IsValid() {
+			return six, mtu, nil
+		}
+	}
+	if vtep.IsValid() {
+		return vtep, 0, fmt.Errorf("no link of this node has the address %s: %w", vtep, ErrInvalid)
+	}
+	return vtep, 0, fmt.Errorf("no default route leads by a link with an address, and no vtep is configured: %w", ErrInvalid)
 }

@@ -52,18 +52,19 @@ func add(ctx context.Context, r *cni.Request) (types.Result, error) {
 		return nil, err
 	}
 	var addrs []netip.Prefix
-	err = n.Store.Update(ctx, func(tx store.Tx) error {
-		var err error
-		if declared {
-			network, err = store.DeclareNetwork(tx, network)
-		} else {
-			network, err = store.Network(tx, network.Ref())
-		}
-		if err != nil {
+	err = n.Asking(ctx, func() error {
+		return n.Store.Update(ctx, func(tx store.Tx) error {
+			stands, err := store.Network(tx, network.Ref())
+			if declared {
+				stands, err = node.Declare(tx, network)
+			}
+			if err != nil {
+				return err
+			}
+			addrs, err = ipam.Allocate(tx, ipam.Request{Network: stands, Owner: holder(r).ID(), Holder: holder(r), CNINetwork: r.Name, Addrs: asked})
+			network = stands
 			return err
-		}
-		addrs, err = ipam.Allocate(tx, ipam.Request{Network: network, Owner: holder(r).ID(), Holder: holder(r), CNINetwork: r.Name, Addrs: asked})
-		return err
+		})
 	})
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"time"
@@ -105,7 +106,18 @@ func attach(ctx context.Context, n *node.Node, r *cni.Request, recorded node.Rec
 		return nil, err
 	}
 	node.Cut("confirmed")
-	return result, n.Chained(ctx, e)
+	if err := n.Chained(ctx, e); err != nil {
+		return nil, err
+	}
+	tell(ctx, n, e.ID)
+	return result, nil
+}
+
+// tell has the cluster told of the endpoint. What cannot be told now is told later, and is no reason to fail.
+func tell(ctx context.Context, n *node.Node, id vnet.EndpointID) {
+	if err := n.Publish(ctx, id); err != nil {
+		slog.Warn("not yet published to the other nodes", "endpoint", string(id), "error", err)
+	}
 }
 
 // delegate has a foreign IPAM plugin choose the addresses, and records them.

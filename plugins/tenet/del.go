@@ -16,5 +16,9 @@ func del(ctx context.Context, n *node.Node, r *cni.Request) error {
 		return err
 	}
 	defer unlock()
-	return n.Remove(ctx, id)
+	if err := n.Remove(ctx, id); err != nil {
+		return err
+	}
+	tell(ctx, n, id)
+	return nil
 }

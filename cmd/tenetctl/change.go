@@ -1,0 +1,43 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tenet-cni/tenet/pkg/etcd"
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/socket"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// change changes what is declared: in the node's store, or, in a cluster, in etcd, from where every node has it. Then
+// it waits for this node to have it. chains says that it may be about chains or what they lead through.
+func (a *app) change(ctx context.Context, n *node.Node, chains bool, write func(store.Tx) error) error {
+	switch {
+	case n.Clustered():
+		return a.changeCluster(ctx, n, write)
+	case chains:
+		return n.Rechain(ctx, write)
+	}
+	return n.Store.Update(ctx, write)
+}
+
+func (a *app) changeCluster(ctx context.Context, n *node.Node, write func(store.Tx) error) error {
+	s, err := etcd.Open(etcd.Config(n.Etcd))
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	revision, err := s.Commit(ctx, write)
+	if err != nil {
+		return err
+	}
+	if err := socket.Call(ctx, n.Socket, socket.Request{Do: socket.Await, Revision: revision}, nil); err != nil {
+		fmt.Fprintf(a.err, "tenetctl: it stands in the cluster, but this node does not have it yet: %s\n", oneLine(err.Error()))
+		if hint := vnet.Hint(err); hint != "" {
+			fmt.Fprintf(a.err, "hint: %s\n", hint)
+		}
+	}
+	return nil
+}

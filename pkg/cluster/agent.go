@@ -1,0 +1,202 @@
+// Package cluster makes a node one of many. It carries records between etcd, which is the
+// authority, and the node's own store, which is all that its programs and its switch go by: what
+// is declared comes from there, what this node has goes there, and blocks of addresses are
+// claimed there.
+//
+// Nothing here is in the way of a packet, and nothing is asked of etcd that the node's store
+// could tell: without etcd, or without this package's Agent, the node goes on with what it has.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/tenet-cni/tenet/pkg/etcd"
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/socket"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Options are what an operator may choose, beside the node's configuration.
+type Options struct {
+	Version string // of tenet
+	// Lease is how long after its tenetd was last heard of a node counts as off.
+	Lease time.Duration
+	// Grace is how long the blocks of a node that is off stay its own.
+	Grace time.Duration
+	// Rest is how long a block that nobody has an address of stays the node's.
+	Rest time.Duration
+}
+
+// Agent is this node's part in the cluster.
+type Agent struct {
+	node.Config
+	Options
+	Release func(context.Context, vnet.Endpoint) error // see node.Node
+
+	log  *slog.Logger
+	etcd *etcd.Store
+	me   session
+
+	life       context.Context //nolint:containedctx // of Run: what a request begins goes on behind it
+	background sync.WaitGroup
+
+	order sync.Mutex // of changes to the records of other nodes, which are made one after the other
+
+	mu        sync.Mutex
+	joined    bool
+	lease     clientv3.LeaseID // 0: etcd knows of none
+	connected bool             // to etcd, as far as is known
+	refused   error            // why the cluster does not want this node
+	nodes     map[vnet.NodeName]Record
+	alive     map[vnet.NodeName]bool
+	off       map[vnet.NodeName]bool // neither its tenetd nor its address answers
+	tenants   map[vnet.TenantName]*tenant
+	published map[vnet.EndpointID]published
+	conflicts map[vnet.EndpointID]string // endpoints that the cluster does not want, and why
+	failures  map[string]string          // what has failed and not worked since, with the error that was logged
+	idle      map[held]time.Time         // blocks that nobody has an address of, and since when
+	revision  int64                      // of etcd: what is declared up to there is in the node's store
+	moved     chan struct{}              // closed when revision grows
+}
+
+// New returns the agent of a node that is configured to be one of a cluster. Nothing is dialled yet.
+func New(c node.Config, o Options, release func(context.Context, vnet.Endpoint) error, log *slog.Logger) (*Agent, error) {
+	s, err := etcd.Open(etcd.Config(c.Etcd))
+	if err != nil {
+		return nil, err
+	}
+	return &Agent{
+		Config: c, Options: o, Release: release, log: log, etcd: s,
+		nodes: map[vnet.NodeName]Record{}, alive: map[vnet.NodeName]bool{}, off: map[vnet.NodeName]bool{},
+		tenants: map[vnet.TenantName]*tenant{}, published: map[vnet.EndpointID]published{}, conflicts: map[vnet.EndpointID]string{},
+		failures: map[string]string{}, idle: map[held]time.Time{}, moved: make(chan struct{}),
+	}, nil
+}
+
+// How often what nothing tells of is looked for, and how long things may take.
+const (
+	lookPause   = 250 * time.Millisecond // whether the node's store has changed
+	housePause  = 5 * time.Second        // blocks, nodes that are off, what failed
+	retryPause  = 500 * time.Millisecond
+	callTimeout = 10 * time.Second
+)
+
+// Run is the node's part in the cluster until ctx ends. It returns early only if the cluster does not want the node:
+// vnet.ErrExists says why.
+func (a *Agent) Run(ctx context.Context) error {
+	defer a.etcd.Close()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	l, err := socket.Listen(ctx, a.Socket)
+	if err != nil {
+		return err
+	}
+	a.life = ctx
+	all := &a.background
+	defer all.Wait()
+	all.Go(func() {
+		if err := socket.Serve(ctx, l, a.answer); err != nil {
+			stop(err)
+		}
+	})
+	if err := a.join(ctx); err != nil {
+		stop(err)
+	} else {
+		all.Go(func() { a.keep(ctx) })
+		all.Go(func() { a.mirror(ctx) })
+		a.look(ctx)
+	}
+	<-ctx.Done()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// fresh runs fn on a node of its own, as connections of one before may have died.
+func (a *Agent) fresh(ctx context.Context, fn func(context.Context, *node.Node) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	n := node.Open(a.Config, a.Release)
+	defer n.Close()
+	return fn(ctx, n)
+}
+
+// join makes the node a member, however long etcd lets it wait. An error says that it is not wanted.
+func (a *Agent) join(ctx context.Context) error {
+	said := ""
+	for {
+		err := a.tryJoin(ctx)
+		switch {
+		case err == nil:
+			a.mu.Lock()
+			a.joined = true
+			a.mu.Unlock()
+			a.log.Info("joined the cluster", "node", a.Name, "vtep", a.me.record.VTEP)
+			return nil
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // it is told to end
+		case !errors.Is(err, vnet.ErrUnavailable):
+			return err
+		}
+		if err.Error() != said {
+			said = err.Error()
+			a.log.Warn("cannot join the cluster yet", "error", err, "hint", vnet.Hint(err))
+		}
+		pause(ctx)
+	}
+}
+
+// look does what is to be done when the node's store has changed, and what is to be done now and then.
+func (a *Agent) look(ctx context.Context) {
+	look, house := time.NewTicker(lookPause), time.NewTicker(housePause)
+	defer look.Stop()
+	defer house.Stop()
+	var seen time.Time
+	for {
+		if changed, at := a.changed(seen); changed {
+			if a.follow(ctx) {
+				seen = at
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+		case <-house.C:
+			a.house(ctx)
+		}
+	}
+}
+
+// house does what is to be done now and then.
+func (a *Agent) house(ctx context.Context) {
+	l, err := a.local(ctx)
+	if !a.failed(ctx, "read the node's store", err) {
+		a.failed(ctx, "leave tenants", a.leave(ctx, l.tenants))
+	}
+	if a.away() == nil {
+		a.failed(ctx, "give blocks back", a.returnIdle(ctx))
+	}
+}
+
+// pause waits a little, but for no longer than ctx.
+func pause(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(retryPause):
+	}
+}
+
+// held is a block of a network.
+type held struct {
+	ref   vnet.Ref
+	block netip.Prefix
+}

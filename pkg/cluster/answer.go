@@ -1,0 +1,127 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/socket"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// answer does what another program of this node asks for.
+func (a *Agent) answer(ctx context.Context, r socket.Request) (any, error) {
+	switch r.Do {
+	case socket.Status:
+		return a.status(), nil
+	case socket.Await:
+		return nil, a.await(ctx, r.Revision)
+	}
+	if err := a.away(); err != nil {
+		return nil, err
+	}
+	switch r.Do {
+	case socket.Publish:
+		return nil, a.tell(ctx, r.Endpoint)
+	case socket.Need:
+		if r.Ref == nil {
+			return nil, vnet.Invalidf("request %s without a network", r.Do)
+		}
+		net, err := a.network(ctx, *r.Ref)
+		if err != nil {
+			return nil, err
+		}
+		return nil, a.need(ctx, net, r.Addrs, r.Subnets)
+	case socket.Declare:
+		if r.Network == nil {
+			return nil, vnet.Invalidf("request %s without a network", r.Do)
+		}
+		revision, err := a.etcd.Commit(ctx, func(tx store.Tx) error {
+			_, err := store.DeclareNetwork(tx, *r.Network)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		return nil, a.await(ctx, revision)
+	}
+	return nil, vnet.Invalidf("request %q: this tenetd does not know it", r.Do)
+}
+
+// away returns why nothing can be asked of etcd now, nil if it can.
+func (a *Agent) away() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.refused != nil:
+		return fmt.Errorf("the cluster does not want this node: %w", a.refused)
+	case !a.joined:
+		return vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, errors.New("the node has not joined its cluster yet")), "does etcd answer? see the log of tenetd")
+	case !a.connected:
+		return vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, errAway), "the node goes on with the networks and addresses that it has")
+	}
+	return nil
+}
+
+// await waits until the node's store has what is declared at a revision of etcd.
+func (a *Agent) await(ctx context.Context, revision int64) error {
+	for {
+		a.mu.Lock()
+		there, moved := a.revision >= revision, a.moved
+		a.mu.Unlock()
+		if there {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("this node has not heard of it yet: %w", context.Cause(ctx)))
+		}
+	}
+}
+
+// tell publishes the endpoint, or withdraws one that has gone, and sees to it that the node knows its tenant's others.
+func (a *Agent) tell(ctx context.Context, id vnet.EndpointID) error {
+	var e vnet.Endpoint
+	var net vnet.Network
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.View(ctx, func(tx store.Tx) error {
+			var err error
+			if e, err = store.Endpoint(tx, id); err != nil {
+				return err
+			}
+			net, err = store.Network(tx, e.Ref())
+			return err
+		})
+	})
+	switch {
+	case errors.Is(err, vnet.ErrNotFound):
+		a.mu.Lock()
+		p, ok := a.published[id]
+		a.mu.Unlock()
+		if !ok {
+			return nil
+		}
+		return a.withdraw(ctx, p.remote)
+	case err != nil:
+		return err
+	case e.Bridge != a.Bridge || net.IsProvider() || e.State != vnet.Ready:
+		return nil
+	}
+	if err := a.publish(ctx, e.Publish(a.Name), net); err != nil {
+		return err
+	}
+	return a.present(ctx, e.Tenant)
+}
+
+func (a *Agent) network(ctx context.Context, r vnet.Ref) (vnet.Network, error) {
+	var net vnet.Network
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		var err error
+		net, err = n.Network(ctx, r)
+		return err
+	})
+	return net, err
+}

@@ -1,0 +1,363 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/tenet-cni/tenet/pkg/ipam"
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// A block is claimed in etcd first, by creating its record, and then written to the node's store; it is given back the
+// other way round: marked there, so that nobody gets an address of it any more, then deleted in etcd, then there. Cut
+// anywhere, what the two say tells how to go on (recoverBlocks).
+
+// holder is the record of a block's holder.
+type holder struct {
+	Node vnet.NodeName `json:"node"`
+}
+
+func holderText(n vnet.NodeName) string { return `{"node":"` + string(n) + `"}` }
+
+// claim makes the block this node's, unless somebody else has it: then it says who.
+func (a *Agent) claim(ctx context.Context, h held) (vnet.NodeName, error) {
+	mine, err := a.mine()
+	if err != nil {
+		return "", err
+	}
+	prefix := a.etcd.Prefix()
+	key := prefix + blockKey(h.ref, h.block)
+	put, err := a.etcd.Client().Txn(ctx).If(
+		mine, clientv3.Compare(clientv3.CreateRevision(key), "=", 0),
+		clientv3.Compare(clientv3.CreateRevision(prefix+networkKey(h.ref)), ">", 0),
+	).Then(
+		clientv3.OpPut(key, holderText(a.Name)), clientv3.OpPut(prefix+heldBlockKey(a.Name, h.ref, h.block), ""),
+	).Else(clientv3.OpGet(key), clientv3.OpGet(prefix+networkKey(h.ref))).Commit()
+	if err != nil {
+		return "", a.etcd.Error(err)
+	}
+	if !put.Succeeded {
+		if len(put.Responses[1].GetResponseRange().Kvs) == 0 {
+			return "", vnet.NotFoundf("network %s does not exist in the cluster", h.ref)
+		}
+		kvs := put.Responses[0].GetResponseRange().Kvs
+		if len(kvs) == 0 {
+			return "", vnet.OfKind(vnet.ErrUnavailable, errors.New("the node's lease was lost meanwhile"))
+		}
+		var other holder
+		if err := json.Unmarshal(kvs[0].Value, &other); err != nil {
+			return "", errors.Join(errRecord(blockKey(h.ref, h.block)), err)
+		}
+		if other.Node != a.Name {
+			return other.Node, nil
+		}
+	}
+	a.log.Info("claimed a block of addresses", "network", h.ref, "block", h.block)
+	return a.Name, a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.Update(ctx, func(tx store.Tx) error {
+			return store.PutBlock(tx, h.ref, store.Block{Prefix: h.block, State: store.Held})
+		})
+	})
+}
+
+// need gets room for what an ADD asks for: the blocks of the addresses, and one of each family of the subnets.
+func (a *Agent) need(ctx context.Context, net vnet.Network, addrs []netip.Addr, subnets []netip.Prefix) error {
+	for _, addr := range addrs {
+		s, ok := net.SubnetOf(addr)
+		if !ok {
+			return vnet.Invalidf("address %s is in no subnet of network %s", addr, net.Ref())
+		}
+		h := held{net.Ref(), s.BlockOf(addr)}
+		who, err := a.claim(ctx, h)
+		if err != nil {
+			return err
+		}
+		if who != a.Name {
+			return vnet.WithHint(vnet.Existsf("address %s is in block %s of network %s, which is node %s's", addr, h.block, net.Ref(), who),
+				"ask for another, or attach the container there; see tenetctl node show %s", who)
+		}
+	}
+	for _, is6 := range []bool{false, true} {
+		var full []string
+		done := false
+		for _, p := range subnets {
+			if p.Addr().Is6() != is6 || done {
+				continue
+			}
+			i := slices.IndexFunc(net.Subnets, func(s vnet.Subnet) bool { return s.Prefix == p })
+			if i < 0 {
+				return vnet.Invalidf("network %s has no subnet %s", net.Ref(), p)
+			}
+			var err error
+			if done, err = a.claimAny(ctx, net.Ref(), net.Subnets[i]); err != nil {
+				return err
+			}
+			full = append(full, p.String())
+		}
+		if len(full) > 0 && !done {
+			return vnet.WithHint(fmt.Errorf("network %s: all blocks of subnet %s are held by nodes: %w", net.Ref(), strings.Join(full, ", "), vnet.ErrExhausted),
+				"see who holds them: tenetctl node list; add a subnet by making another network")
+		}
+	}
+	return nil
+}
+
+// claimAny claims a block of the subnet; false: all are held. Nodes begin at different places, so that they seldom want the same.
+func (a *Agent) claimAny(ctx context.Context, r vnet.Ref, s vnet.Subnet) (bool, error) {
+	prefix := a.etcd.Prefix() + store.BlocksIn(r)
+	got, err := a.etcd.Client().Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		return false, a.etcd.Error(err)
+	}
+	taken := make(map[string]bool, len(got.Kvs))
+	for _, kv := range got.Kvs {
+		taken[strings.TrimPrefix(string(kv.Key), prefix)] = true
+	}
+	hash := fnv.New64a()
+	hash.Write([]byte(string(a.Name) + " " + r.String()))
+	total := s.Blocks()
+	start := hash.Sum64() % total
+	tries := min(total, uint64(len(taken))+maxUnusable)
+	for i := range tries {
+		block := s.Block((start + i) % total)
+		if taken[block.String()] || !s.Usable(block) {
+			continue
+		}
+		who, err := a.claim(ctx, held{r, block})
+		if err != nil || who == a.Name {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// maxUnusable bounds how many blocks without an assignable address are stepped over: reserved ranges may be long.
+const maxUnusable = 1 << 16
+
+// ahead claims the next block of a network before the last one is full.
+func (a *Agent) ahead(ctx context.Context, net vnet.Network) error {
+	var short []netip.Prefix
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.View(ctx, func(tx store.Tx) error {
+			var err error
+			short, err = scarce(tx, net)
+			return err
+		})
+	})
+	if err != nil || len(short) == 0 {
+		return err
+	}
+	err = a.need(ctx, net, nil, short)
+	if errors.Is(err, vnet.ErrExhausted) {
+		return nil // whoever needs one is told
+	}
+	return err
+}
+
+// scarce returns the subnets of the families in which few addresses are left.
+func scarce(tx store.Tx, net vnet.Network) ([]netip.Prefix, error) {
+	var short []netip.Prefix
+	for _, is6 := range []bool{false, true} {
+		var subnets []netip.Prefix
+		free, block := 0, 0
+		for _, s := range net.Subnets {
+			if s.Prefix.Addr().Is6() != is6 {
+				continue
+			}
+			f, err := ipam.Free(tx, net, s.Prefix)
+			if err != nil {
+				return nil, err
+			}
+			free += f
+			subnets = append(subnets, s.Prefix)
+			block = max(block, 1<<(s.Prefix.Addr().BitLen()-s.BlockBits()))
+		}
+		if len(subnets) > 0 && free < max(1, block/4) {
+			short = append(short, subnets...)
+		}
+	}
+	return short, nil
+}
+
+// recoverBlocks makes the node's store and etcd agree on the blocks that are this node's, whatever was cut short.
+func (a *Agent) recoverBlocks(ctx context.Context) error {
+	prefix := a.etcd.Prefix() + heldBlocks(a.Name)
+	got, err := a.etcd.Client().Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		return a.etcd.Error(err)
+	}
+	there := map[held]bool{}
+	for _, kv := range got.Kvs {
+		if ref, block, ok := parseHeldBlock(strings.TrimPrefix(string(kv.Key), prefix)); ok {
+			there[held{ref, block}] = true
+		}
+	}
+	here := map[held]store.Block{}
+	err = a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.View(ctx, func(tx store.Tx) error {
+			return store.EachBlock(tx, func(r vnet.Ref, b store.Block) error {
+				here[held{r, b.Prefix}] = b
+				return nil
+			})
+		})
+	})
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for h := range there {
+		if _, ok := here[h]; !ok { // the node's store was cut off, or is an older one
+			_, err := a.claim(ctx, h)
+			errs = append(errs, ignoreNotFound(err))
+		}
+	}
+	for h, b := range here {
+		switch {
+		case b.State == store.Returning:
+			errs = append(errs, a.giveBack(ctx, h))
+		case !there[h]:
+			errs = append(errs, a.reclaim(ctx, h))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func ignoreNotFound(err error) error {
+	if errors.Is(err, vnet.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// reclaim takes a block that only the node's store says is its own: it was away for longer than the grace, or its store
+// is an old one. What another node has by now is lost, and so are the endpoints with an address of it.
+func (a *Agent) reclaim(ctx context.Context, h held) error {
+	who, err := a.claim(ctx, h)
+	if errors.Is(err, vnet.ErrNotFound) {
+		return nil // the network has gone, and this goes with it
+	}
+	if err != nil || who == a.Name {
+		return err
+	}
+	a.log.Error("a block of addresses is another node's by now", "network", h.ref, "block", h.block, "holder", who)
+	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		losers, err := n.EndpointsIn(ctx, h.ref, h.block)
+		if err != nil {
+			return err
+		}
+		for _, id := range losers {
+			a.log.Error("an endpoint goes: another node may have its address", "endpoint", id, "network", h.ref)
+			if err := n.Discard(ctx, id); err != nil {
+				return err
+			}
+		}
+		return n.Store.Update(ctx, func(tx store.Tx) error { return store.DeleteBlock(tx, h.ref, h.block) })
+	})
+}
+
+// giveBack gives a block back that is marked.
+func (a *Agent) giveBack(ctx context.Context, h held) error {
+	prefix := a.etcd.Prefix()
+	key := prefix + blockKey(h.ref, h.block)
+	_, err := a.etcd.Client().Txn(ctx).If(clientv3.Compare(clientv3.Value(key), "=", holderText(a.Name))).Then(
+		clientv3.OpDelete(key), clientv3.OpDelete(prefix+heldBlockKey(a.Name, h.ref, h.block)),
+	).Else(clientv3.OpDelete(prefix + heldBlockKey(a.Name, h.ref, h.block))).Commit()
+	if err != nil {
+		return a.etcd.Error(err)
+	}
+	a.log.Info("gave a block of addresses back", "network", h.ref, "block", h.block)
+	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.Update(ctx, func(tx store.Tx) error { return store.DeleteBlock(tx, h.ref, h.block) })
+	})
+}
+
+// returnIdle gives back the blocks that nobody has had an address of for some time, but for those that are kept ahead of need.
+func (a *Agent) returnIdle(ctx context.Context) error {
+	var due []held
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.Update(ctx, func(tx store.Tx) error {
+			due = nil
+			empty := map[held]bool{}
+			err := store.EachBlock(tx, func(r vnet.Ref, b store.Block) error {
+				used, err := ipam.InUse(tx, r, b.Prefix)
+				if used == 0 && err == nil {
+					empty[held{r, b.Prefix}] = true
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			for _, h := range a.rested(empty) {
+				kept, err := keptAhead(tx, h)
+				if err != nil {
+					return err
+				}
+				if !kept {
+					due = append(due, h)
+				}
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for _, h := range due {
+		if err := a.giveBack(ctx, h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rested notes which blocks are empty, and returns those that have been so for long.
+func (a *Agent) rested(empty map[held]bool) []held {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for h := range a.idle {
+		if !empty[h] {
+			delete(a.idle, h)
+		}
+	}
+	var rested []held
+	for h := range empty {
+		if a.idle[h].IsZero() {
+			a.idle[h] = time.Now()
+		} else if time.Since(a.idle[h]) >= a.Rest {
+			rested = append(rested, h)
+		}
+	}
+	return rested
+}
+
+// keptAhead marks a block as on its way back, unless somebody lives in its network who would soon need it.
+func keptAhead(tx store.Tx, h held) (bool, error) {
+	net, err := store.Network(tx, h.ref)
+	if err != nil {
+		return false, err
+	}
+	if err := store.PutBlock(tx, h.ref, store.Block{Prefix: h.block, State: store.Returning}); err != nil {
+		return false, err
+	}
+	here, err := store.HasEndpoints(tx, h.ref)
+	if err != nil || !here {
+		return false, err
+	}
+	short, err := scarce(tx, net)
+	if err != nil || len(short) == 0 {
+		return false, err
+	}
+	return true, store.PutBlock(tx, h.ref, store.Block{Prefix: h.block, State: store.Held})
+}

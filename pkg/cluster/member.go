@@ -1,0 +1,241 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/uplink"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Record is what the cluster knows of a node. It stays while the node is off.
+type Record struct {
+	vnet.Peer
+	// Identity tells the node from another that was given its name. It is made when the node joins first.
+	Identity string `json:"identity"`
+	Version  string `json:"version"`
+	// Joined is when it joined first, by its own clock: for people to read.
+	Joined time.Time `json:"joined"`
+}
+
+// session is this run of the node's tenetd.
+type session struct {
+	record Record
+	place  string // this boot, network namespace and data directory: two machines with one identity differ in it
+}
+
+// presence is the leased record that a tenetd of the node runs.
+type presence struct {
+	Place string    `json:"place"`
+	Since time.Time `json:"since"`
+}
+
+// tryJoin makes the node a member, or sees that it is. vnet.ErrUnavailable if that cannot be said now.
+func (a *Agent) tryJoin(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := a.describe(ctx); err != nil {
+		return err
+	}
+	if err := a.enter(ctx); err != nil {
+		return err
+	}
+	if err := a.recoverBlocks(ctx); err != nil {
+		return err
+	}
+	if err := a.readPublished(ctx); err != nil {
+		return err
+	}
+	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		err := n.Store.Update(ctx, func(tx store.Tx) error {
+			return errors.Join(store.JoinCluster(tx, a.Name), store.PutOverlay(tx, store.Overlay{Peer: a.me.record.Peer, Bridge: a.Bridge}))
+		})
+		if err != nil {
+			return err
+		}
+		return n.EnsureTunnels(ctx)
+	})
+}
+
+// describe finds out what this node is.
+func (a *Agent) describe(ctx context.Context) error {
+	here, err := uplink.Here()
+	if err != nil {
+		return err
+	}
+	a.me.place = here + " " + a.DataDir
+	p := vnet.Peer{Name: a.Name, VTEP: a.VTEP, Encapsulation: a.Encapsulation}
+	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		if p.VTEP, p.MTU, err = n.Underlay(ctx); err != nil {
+			return err
+		}
+		if p, err = p.Normal(); err != nil {
+			return err
+		}
+		a.me.record.Peer, a.me.record.Version = p, a.Version
+		return n.Store.Update(ctx, func(tx store.Tx) error {
+			a.me.record.Identity, err = store.Identity(tx, newIdentity)
+			return err
+		})
+	})
+}
+
+func newIdentity() (string, error) {
+	b := make([]byte, 16)
+	_, err := rand.Read(b)
+	return hex.EncodeToString(b), err
+}
+
+// enter takes a lease and writes the node's record, unless somebody else has the name, or runs in its name.
+func (a *Agent) enter(ctx context.Context) error {
+	c, prefix := a.etcd.Client(), a.etcd.Prefix()
+	got, err := c.Txn(ctx).Then(clientv3.OpGet(prefix+nodeKey(a.Name)), clientv3.OpGet(prefix+aliveKey(a.Name)),
+		clientv3.OpGet(prefix+Nodes, clientv3.WithPrefix())).Commit()
+	if err != nil {
+		return a.etcd.Error(err)
+	}
+	var stands Record
+	var standsRevision, aliveRevision int64
+	if kvs := got.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
+		standsRevision = kvs[0].ModRevision
+		if err := json.Unmarshal(kvs[0].Value, &stands); err != nil {
+			return fmt.Errorf("record of node %s: %w: %w", a.Name, vnet.ErrCorrupt, err)
+		}
+		if stands.Identity != a.me.record.Identity {
+			return vnet.WithHint(vnet.Existsf("node %s is another machine, at %s", a.Name, stands.VTEP),
+				`name this one otherwise ("node" in its configuration); if that one is no more: tenetctl node del %s`, a.Name)
+		}
+	}
+	if kvs := got.Responses[1].GetResponseRange().Kvs; len(kvs) > 0 {
+		aliveRevision = kvs[0].ModRevision
+		var p presence
+		if err := json.Unmarshal(kvs[0].Value, &p); err == nil && p.Place != a.me.place {
+			return vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("node %s runs on another machine, or did so a moment ago", a.Name)),
+				"a copy of this node's data may run elsewhere; when that one ends, this one goes on after %s", a.Lease)
+		}
+	}
+	for _, kv := range got.Responses[2].GetResponseRange().Kvs {
+		var other Record
+		if err := json.Unmarshal(kv.Value, &other); err != nil || other.Name == a.Name {
+			continue
+		}
+		switch {
+		case other.VTEP == a.me.record.VTEP:
+			return vnet.WithHint(vnet.Existsf("vtep %s is node %s's", other.VTEP, other.Name), `set "vtep" in the configuration of one of them; if %s is no more: tenetctl node del %s`, other.Name, other.Name)
+		case other.VTEP.Is4() != a.me.record.VTEP.Is4():
+			return vnet.WithHint(vnet.Existsf("vtep %s: the cluster's are of the other family, as %s of node %s", a.me.record.VTEP, other.VTEP, other.Name), `set "vtep" in the configuration`)
+		}
+	}
+	a.me.record.Joined = stands.Joined
+	if stands.Joined.IsZero() {
+		a.me.record.Joined = time.Now().UTC().Truncate(time.Second)
+	}
+	return a.write(ctx, standsRevision, aliveRevision)
+}
+
+// write writes the node's record and its presence, if they are as they were seen.
+func (a *Agent) write(ctx context.Context, record, present int64) error {
+	c, prefix := a.etcd.Client(), a.etcd.Prefix()
+	lease, err := c.Grant(ctx, int64(a.Lease/time.Second))
+	if err != nil {
+		return a.etcd.Error(err)
+	}
+	what, err := json.Marshal(a.me.record)
+	if err != nil {
+		return err
+	}
+	that, err := json.Marshal(presence{Place: a.me.place, Since: time.Now().UTC()})
+	if err != nil {
+		return err
+	}
+	put, err := c.Txn(ctx).If(
+		clientv3.Compare(clientv3.ModRevision(prefix+nodeKey(a.Name)), "=", record),
+		clientv3.Compare(clientv3.ModRevision(prefix+aliveKey(a.Name)), "=", present),
+	).Then(
+		clientv3.OpPut(prefix+nodeKey(a.Name), string(what)),
+		clientv3.OpPut(prefix+aliveKey(a.Name), string(that), clientv3.WithLease(lease.ID)),
+		clientv3.OpDelete(prefix+graceKey(a.Name)),
+	).Commit()
+	if err != nil {
+		return a.etcd.Error(err)
+	}
+	if !put.Succeeded {
+		return vnet.OfKind(vnet.ErrUnavailable, errors.New("the node's record changed meanwhile"))
+	}
+	a.mu.Lock()
+	a.lease = lease.ID
+	a.mu.Unlock()
+	return nil
+}
+
+// keep keeps the lease, and takes another when it is lost.
+func (a *Agent) keep(ctx context.Context) {
+	for ctx.Err() == nil {
+		a.mu.Lock()
+		lease := a.lease
+		a.mu.Unlock()
+		if lease != 0 {
+			if answers, err := a.etcd.Client().KeepAlive(ctx, lease); err == nil {
+				for range answers {
+				}
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			a.log.Warn("the node's lease was lost")
+			a.mu.Lock()
+			a.lease = 0
+			a.mu.Unlock()
+		}
+		if err := a.again(ctx); err != nil && ctx.Err() == nil {
+			a.log.Debug("cannot take a lease", "error", err)
+			pause(ctx)
+		}
+	}
+}
+
+// again enters once more after the lease was lost.
+func (a *Agent) again(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := a.enter(ctx); err != nil {
+		a.mu.Lock()
+		a.refused = err
+		a.mu.Unlock()
+		return err
+	}
+	a.mu.Lock()
+	a.refused = nil
+	a.mu.Unlock()
+	a.log.Info("the node has a lease again")
+	return errors.Join(a.recoverBlocks(ctx), a.readPublished(ctx))
+}
+
+// mine is what has to be true for this node to change what is its own: that its present lease is this one.
+func (a *Agent) mine() (clientv3.Cmp, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.lease == 0 {
+		return clientv3.Cmp{}, vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, errors.New("the node has no lease from etcd now")), "see tenetctl status")
+	}
+	return clientv3.Compare(clientv3.LeaseValue(a.etcd.Prefix()+aliveKey(a.Name)), "=", a.lease), nil
+}
+
+// peerOf reads another node's record, of whatever version.
+func recordOf(value []byte) (Record, error) {
+	var r Record
+	err := json.Unmarshal(value, &r)
+	if err == nil {
+		r.Peer, err = r.Peer.Normal()
+	}
+	return r, err
+}

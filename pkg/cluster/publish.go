@@ -1,0 +1,206 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// published is an endpoint of this node as etcd has it.
+type published struct {
+	remote vnet.Remote
+	text   string
+}
+
+// readPublished finds out which endpoints of this node etcd has.
+func (a *Agent) readPublished(ctx context.Context) error {
+	prefix := a.etcd.Prefix() + heldEndpoints(a.Name)
+	got, err := a.etcd.Client().Get(ctx, prefix, clientv3.WithPrefix())
+	if err != nil {
+		return a.etcd.Error(err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	clear(a.published)
+	for _, kv := range got.Kvs {
+		var r vnet.Remote
+		if err := json.Unmarshal(kv.Value, &r); err != nil || a.etcd.Prefix()+heldEndpointKey(r) != string(kv.Key) {
+			a.log.Error("a record of what this node has makes no sense", "key", string(kv.Key), "error", err)
+			continue
+		}
+		a.published[r.ID] = published{r, string(kv.Value)}
+	}
+	return nil
+}
+
+// changed reports whether the node's store was written since.
+func (a *Agent) changed(since time.Time) (bool, time.Time) {
+	info, err := os.Stat(store.OpenBolt(a.DataDir).Path())
+	if err != nil {
+		return false, since
+	}
+	at := info.ModTime()
+	if time.Since(at) < lookPause { // it may be written once more in the same tick of the file system's clock
+		at = at.Add(-1)
+	}
+	return !info.ModTime().Equal(since), at
+}
+
+// local is what of this node's endpoints the cluster is told of.
+type local struct {
+	endpoints map[vnet.EndpointID]vnet.Remote
+	tenants   map[vnet.TenantName]bool
+	networks  map[vnet.Ref]vnet.Network // that somebody is in
+}
+
+func (a *Agent) local(ctx context.Context) (local, error) {
+	l := local{map[vnet.EndpointID]vnet.Remote{}, map[vnet.TenantName]bool{}, map[vnet.Ref]vnet.Network{}}
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.View(ctx, func(tx store.Tx) error {
+			endpoints, err := store.All[vnet.Endpoint](tx, store.Endpoints)
+			if err != nil {
+				return err
+			}
+			for _, e := range endpoints {
+				if e.Bridge != a.Bridge || e.State == vnet.Leaving {
+					continue
+				}
+				net, ok := l.networks[e.Ref()]
+				if !ok {
+					if net, err = store.Network(tx, e.Ref()); err != nil {
+						return err
+					}
+				}
+				if net.IsProvider() { // others of it are on the wire
+					continue
+				}
+				l.networks[e.Ref()] = net
+				l.tenants[e.Tenant] = true
+				if e.State == vnet.Ready {
+					l.endpoints[e.ID] = e.Publish(a.Name)
+				}
+			}
+			return nil
+		})
+	})
+	return l, err
+}
+
+// follow brings what etcd has of this node's endpoints up to date, and this node to know of their tenants' others. It
+// reports whether all is done.
+func (a *Agent) follow(ctx context.Context) bool {
+	a.mu.Lock()
+	before := maps.Clone(a.published) // first: what is published after it was not seen below
+	connected := a.connected
+	a.mu.Unlock()
+	l, err := a.local(ctx)
+	if a.failed(ctx, "read the node's store", err) {
+		return false
+	}
+	for name := range l.tenants {
+		a.follows(name) //nolint:contextcheck // it outlives this pass
+	}
+	if !connected {
+		return false
+	}
+	var errs []error
+	for id, p := range before {
+		if _, ok := l.endpoints[id]; !ok {
+			errs = append(errs, a.withdraw(ctx, p.remote))
+		}
+	}
+	for id, r := range l.endpoints {
+		if p, ok := before[id]; !ok || p.text != text(r) {
+			errs = append(errs, a.publish(ctx, r, l.networks[r.Ref()]))
+		}
+	}
+	for _, net := range l.networks {
+		errs = append(errs, a.ahead(ctx, net))
+	}
+	return !a.failed(ctx, "tell the cluster of endpoints", errors.Join(errs...))
+}
+
+func text(r vnet.Remote) string {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err.Error() // it has no such types
+	}
+	return string(text)
+}
+
+// publish tells the other nodes of an endpoint: if its network stands, and the blocks of its addresses are this node's.
+func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) error {
+	mine, err := a.mine()
+	if err != nil {
+		return err
+	}
+	prefix := a.etcd.Prefix()
+	conditions := []clientv3.Cmp{mine, clientv3.Compare(clientv3.CreateRevision(prefix+networkKey(r.Ref())), ">", 0)}
+	for _, p := range r.Addrs {
+		s, ok := net.SubnetOf(p.Addr())
+		if !ok {
+			return fmt.Errorf("endpoint %s: %s is in no subnet of %s: %w", r.ID, p, net.Ref(), vnet.ErrCorrupt)
+		}
+		key := prefix + blockKey(r.Ref(), s.BlockOf(p.Addr()))
+		conditions = append(conditions, clientv3.Compare(clientv3.Value(key), "=", holderText(a.Name)))
+	}
+	what := text(r)
+	put, err := a.etcd.Client().Txn(ctx).If(conditions...).Then(
+		clientv3.OpPut(prefix+endpointKey(r), what), clientv3.OpPut(prefix+heldEndpointKey(r), what),
+	).Commit()
+	if err != nil {
+		return a.etcd.Error(err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !put.Succeeded {
+		a.conflicts[r.ID] = fmt.Sprintf("endpoint %s (%s, %s) cannot be published", r.ID, r.Attachment, r.Ref())
+		return vnet.OfKind(vnet.ErrUnavailable, errors.New(a.conflicts[r.ID]+": its network or its addresses are not this node's, as etcd has it"))
+	}
+	delete(a.conflicts, r.ID)
+	a.published[r.ID] = published{r, what}
+	return nil
+}
+
+// withdraw tells the other nodes that the endpoint has gone.
+func (a *Agent) withdraw(ctx context.Context, r vnet.Remote) error {
+	prefix := a.etcd.Prefix()
+	_, err := a.etcd.Client().Txn(ctx).Then(clientv3.OpDelete(prefix+endpointKey(r)), clientv3.OpDelete(prefix+heldEndpointKey(r))).Commit()
+	if err != nil {
+		return a.etcd.Error(err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.published[r.ID].remote.Ref() == r.Ref() {
+		delete(a.published, r.ID)
+	}
+	delete(a.conflicts, r.ID)
+	return nil
+}
+
+func networkKey(r vnet.Ref) string { return store.NetworksOf(r.Tenant) + string(r.Network) }
+
+// failed reports whether there is an error. It is logged once, until it is another one or the same thing has worked.
+func (a *Agent) failed(ctx context.Context, what string, err error) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case err == nil:
+		delete(a.failures, what)
+	case ctx.Err() == nil && a.failures[what] != err.Error():
+		a.failures[what] = err.Error()
+		a.log.Error(what, "error", strings.ReplaceAll(err.Error(), "\n", "; "), "hint", vnet.Hint(err))
+	}
+	return err != nil
+}

@@ -1,0 +1,185 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/tenet-cni/tenet/pkg/etcd"
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// tenant is one of which an endpoint is here: all of its endpoints on other nodes have to be reached.
+type tenant struct {
+	name   vnet.TenantName
+	stop   context.CancelFunc
+	ready  chan struct{} // closed when the switch knows of all that there were
+	since  time.Time     // when the last endpoint of it went; zero: one is here
+	remote map[string]vnet.Remote
+}
+
+// linger is how long a tenant stays known after its last endpoint here has gone.
+const linger = 10 * time.Second
+
+// present sees to it that the tenant's endpoints elsewhere are followed. It returns when the switch knows of them.
+func (a *Agent) present(ctx context.Context, name vnet.TenantName) error {
+	select {
+	case <-a.follows(name).ready: //nolint:contextcheck // it outlives who asks
+		return nil
+	case <-ctx.Done():
+		return vnet.OfKind(vnet.ErrUnavailable, context.Cause(ctx))
+	}
+}
+
+// follows begins to follow the tenant, unless that has begun.
+func (a *Agent) follows(name vnet.TenantName) *tenant {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if t := a.tenants[name]; t != nil {
+		t.since = time.Time{}
+		return t
+	}
+	life, stop := context.WithCancel(a.life)
+	t := &tenant{name: name, stop: stop, ready: make(chan struct{}), remote: map[string]vnet.Remote{}}
+	a.tenants[name] = t
+	a.background.Go(func() {
+		for life.Err() == nil {
+			err := a.etcd.Mirror(life, []string{endpointsIn(name)}, nil, func(ctx context.Context, whole bool, events []etcd.Event, _ int64) error {
+				return a.applyEndpoints(ctx, t, whole, events)
+			})
+			if life.Err() == nil {
+				a.log.Error("follow a tenant's endpoints", "tenant", name, "error", err)
+				pause(life)
+			}
+		}
+	})
+	return t
+}
+
+// applyEndpoints takes over what has become of a tenant's endpoints on other nodes.
+func (a *Agent) applyEndpoints(ctx context.Context, t *tenant, whole bool, events []etcd.Event) error {
+	a.order.Lock()
+	defer a.order.Unlock()
+	if a.gone(t) {
+		return nil
+	}
+	var c node.OverlayChange
+	a.mu.Lock()
+	if whole {
+		clear(t.remote)
+	}
+	for key, value := range latest(events) {
+		named, ok := parseEndpoint(key)
+		if !ok || named.Node == a.Name {
+			continue
+		}
+		if value == nil {
+			delete(t.remote, key)
+			c.GoneRemotes = append(c.GoneRemotes, named)
+			continue
+		}
+		var r vnet.Remote
+		if err := json.Unmarshal(value, &r); err != nil || endpointKey(r) != key {
+			a.log.Error("an endpoint's record makes no sense", "key", key, "error", err)
+			continue
+		}
+		t.remote[key] = r
+		if !a.off[r.Node] {
+			c.Remotes = append(c.Remotes, r)
+		}
+	}
+	a.mu.Unlock()
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		if whole {
+			gone, err := a.vanishedFrom(ctx, n, t)
+			if err != nil {
+				return err
+			}
+			c.GoneRemotes = append(c.GoneRemotes, gone...)
+		}
+		if c.Empty() {
+			return nil
+		}
+		return n.ChangeOverlay(ctx, c)
+	})
+	if err == nil && whole {
+		select {
+		case <-t.ready:
+		default:
+			close(t.ready)
+		}
+	}
+	return err
+}
+
+// gone reports whether the tenant is followed no more.
+func (a *Agent) gone(t *tenant) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.tenants[t.name] != t
+}
+
+// vanishedFrom are the tenant's endpoints that the node's store has and that are not to be reached.
+func (a *Agent) vanishedFrom(ctx context.Context, n *node.Node, t *tenant) ([]vnet.Remote, error) {
+	var gone []vnet.Remote
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		have, err := store.All[vnet.Remote](tx, store.RemotesIn(t.name))
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, r := range have {
+			if _, ok := t.remote[endpointKey(r)]; !ok || a.off[r.Node] {
+				gone = append(gone, r)
+			}
+		}
+		return err
+	})
+	return gone, err
+}
+
+// leave ends following tenants that have had nobody here for some time, and takes from the switch what led to theirs.
+func (a *Agent) leave(ctx context.Context, here map[vnet.TenantName]bool) error {
+	a.order.Lock()
+	defer a.order.Unlock()
+	a.mu.Lock()
+	var left []*tenant
+	for name, t := range a.tenants {
+		switch {
+		case here[name]:
+			t.since = time.Time{}
+		case t.since.IsZero():
+			t.since = time.Now()
+		case time.Since(t.since) > linger:
+			left = append(left, t)
+			delete(a.tenants, name)
+		}
+	}
+	known := map[vnet.TenantName]bool{}
+	for name := range a.tenants {
+		known[name] = true
+	}
+	a.mu.Unlock()
+	for _, t := range left {
+		t.stop()
+	}
+	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		var c node.OverlayChange
+		err := n.Store.View(ctx, func(tx store.Tx) error {
+			all, err := store.All[vnet.Remote](tx, store.Remotes)
+			for _, r := range all {
+				if !known[r.Tenant] && !here[r.Tenant] {
+					c.GoneRemotes = append(c.GoneRemotes, r)
+				}
+			}
+			return err
+		})
+		if err != nil || c.Empty() {
+			return err
+		}
+		return n.ChangeOverlay(ctx, c)
+	})
+}
+
+var errAway = errors.New("etcd does not answer")
