@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/tenet-cni/tenet/pkg/cluster"
 	"github.com/tenet-cni/tenet/pkg/etcd"
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/socket"
@@ -29,7 +30,7 @@ func (a *app) changeCluster(ctx context.Context, n *node.Node, write func(store.
 		return err
 	}
 	defer s.Close()
-	revision, err := s.Commit(ctx, write)
+	revision, err := s.Commit(ctx, cluster.Planned(write))
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tenet-cni/tenet/pkg/cluster"
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -130,7 +131,12 @@ func newFunctionDrain(a *app, drain bool) *cobra.Command {
 			became := unchanged
 			if f.Drained != drain {
 				became = use + "ed"
-				err = a.on(cmd.Context(), func(ctx context.Context, n *node.Node) error { return n.Drain(ctx, f.Ref(), f.Container, drain) })
+				err = a.on(cmd.Context(), func(ctx context.Context, n *node.Node) error {
+					if !n.Clustered() {
+						return n.Drain(ctx, f.Ref(), f.Container, drain)
+					}
+					return a.changeCluster(ctx, n, func(tx store.Tx) error { return cluster.Drain(tx, f.Ref(), f.Container, f.Node, drain) })
+				})
 			}
 			if err != nil {
 				return err

@@ -129,6 +129,7 @@ func serve(ctx context.Context, config node.Config, options cluster.Options, log
 	if err != nil {
 		return err
 	}
+	n.Changed = agent.Kick
 	ended := make(chan error, 1)
 	if err := n.RunWith(ctx, log, func(ctx context.Context) {
 		err := agent.Run(ctx)

@@ -57,13 +57,17 @@ type Agent struct {
 	nodes     map[vnet.NodeName]Record
 	alive     map[vnet.NodeName]bool
 	off       map[vnet.NodeName]bool // neither its tenetd nor its address answers
+	graced    map[vnet.NodeName]bool // off, and not for so long that others may have their blocks
 	tenants   map[vnet.TenantName]*tenant
 	published map[vnet.EndpointID]published
+	functions map[string]vnet.Instance   // as etcd has this node's
 	conflicts map[vnet.EndpointID]string // endpoints that the cluster does not want, and why
 	failures  map[string]string          // what has failed and not worked since, with the error that was logged
 	idle      map[held]time.Time         // blocks that nobody has an address of, and since when
 	revision  int64                      // of etcd: what is declared up to there is in the node's store
 	moved     chan struct{}              // closed when revision grows
+
+	kicked chan struct{} // what the cluster is told of may have changed
 }
 
 // New returns the agent of a node that is configured to be one of a cluster. Nothing is dialled yet.
@@ -74,9 +78,9 @@ func New(c node.Config, o Options, release func(context.Context, vnet.Endpoint) 
 	}
 	return &Agent{
 		Config: c, Options: o, Release: release, log: log, etcd: s,
-		nodes: map[vnet.NodeName]Record{}, alive: map[vnet.NodeName]bool{}, off: map[vnet.NodeName]bool{},
+		nodes: map[vnet.NodeName]Record{}, alive: map[vnet.NodeName]bool{}, off: map[vnet.NodeName]bool{}, graced: map[vnet.NodeName]bool{},
 		tenants: map[vnet.TenantName]*tenant{}, published: map[vnet.EndpointID]published{}, conflicts: map[vnet.EndpointID]string{},
-		failures: map[string]string{}, idle: map[held]time.Time{}, moved: make(chan struct{}),
+		failures: map[string]string{}, idle: map[held]time.Time{}, moved: make(chan struct{}), kicked: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -111,6 +115,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	} else {
 		all.Go(func() { a.keep(ctx) })
 		all.Go(func() { a.mirror(ctx) })
+		all.Go(func() { a.guard(ctx) })
 		a.look(ctx)
 	}
 	<-ctx.Done()
@@ -169,10 +174,36 @@ func (a *Agent) look(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-a.kicked:
+			seen = time.Time{}
 		case <-look.C:
 		case <-house.C:
 			a.house(ctx)
 		}
+	}
+}
+
+// guard looks after the other nodes now and then.
+func (a *Agent) guard(ctx context.Context) {
+	now := time.NewTicker(housePause)
+	defer now.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-now.C:
+		}
+		if a.away() == nil {
+			a.failed(ctx, "look after nodes without a lease", a.watchNodes(ctx))
+		}
+	}
+}
+
+// Kick has the agent look at once what the cluster is to be told of. It may be called from anywhere.
+func (a *Agent) Kick() {
+	select {
+	case a.kicked <- struct{}{}:
+	default:
 	}
 }
 

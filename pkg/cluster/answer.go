@@ -104,7 +104,11 @@ func (a *Agent) tell(ctx context.Context, id vnet.EndpointID) error {
 		if !ok {
 			return nil
 		}
-		return a.withdraw(ctx, p.remote)
+		err := a.withdraw(ctx, p.remote)
+		if err == nil && p.remote.Function != nil {
+			err = a.tellFunctions(ctx)
+		}
+		return err
 	case err != nil:
 		return err
 	case e.Bridge != a.Bridge || net.IsProvider() || e.State != vnet.Ready:
@@ -112,6 +116,11 @@ func (a *Agent) tell(ctx context.Context, id vnet.EndpointID) error {
 	}
 	if err := a.publish(ctx, e.Publish(a.Name), net); err != nil {
 		return err
+	}
+	if e.Function != nil {
+		if err := a.tellFunctions(ctx); err != nil {
+			return err
+		}
 	}
 	return a.present(ctx, e.Tenant)
 }

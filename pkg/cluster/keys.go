@@ -12,12 +12,16 @@ import (
 const (
 	Nodes    = "nodes/"    // what a node is; stays when it is off
 	alive    = "alive/"    // leased: a tenetd of the node runs
+	off      = "off/"      // neither its tenetd nor its address answers: by whoever found it out
+	drains   = "drains/"   // the node is to leave
 	grace    = "grace/"    // leased: the node has gone, but for not so long that others may have its blocks
 	holdings = "holdings/" // by node: what of the cluster's is its own
 )
 
 func nodeKey(n vnet.NodeName) string  { return Nodes + string(n) }
 func aliveKey(n vnet.NodeName) string { return alive + string(n) }
+func offKey(n vnet.NodeName) string   { return off + string(n) }
+func drainKey(n vnet.NodeName) string { return drains + string(n) }
 func graceKey(n vnet.NodeName) string { return grace + string(n) }
 
 // endpointsIn is the prefix of a tenant's endpoints on all nodes.

@@ -13,13 +13,17 @@ import (
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-// declared are the prefixes that every node has as etcd has them, in the order in which one may name the other.
-var declared = []string{store.Tenants, store.Networks, store.Groups, store.Chains}
+// declared are the prefixes that every node has as etcd has them, in the order in which one may name the other. Instances
+// of service functions are recorded apart from the node's own.
+var declared = []string{store.Tenants, store.Networks, store.Groups, store.Chains, store.Paths, store.Functions}
+
+// concerns is what changes of them mean for the switch.
+var concerns = map[string]node.Concern{store.Groups: node.AllFlows, store.Chains: node.AllFlows, store.Paths: node.ItsPaths}
 
 // mirror keeps what the node has of the cluster's records as they are in etcd, until ctx ends.
 func (a *Agent) mirror(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := a.etcd.Mirror(ctx, append([]string{Nodes, alive}, declared...), a.connection, a.apply)
+		err := a.etcd.Mirror(ctx, append([]string{Nodes, alive, off, grace}, declared...), a.connection, a.apply)
 		if ctx.Err() == nil {
 			a.log.Error("follow the cluster", "error", err)
 			pause(ctx)
@@ -53,6 +57,9 @@ func (a *Agent) apply(ctx context.Context, whole bool, events []etcd.Event, revi
 	if err := a.applyNodes(ctx, whole, changes); err != nil {
 		return err
 	}
+	if err := a.applyOff(ctx, whole, changes); err != nil {
+		return err
+	}
 	a.mu.Lock()
 	a.revision = revision
 	close(a.moved)
@@ -72,50 +79,66 @@ func latest(events []etcd.Event) map[string][]byte {
 
 // declare writes what is declared into the node's store: what others name first, and what names others goes first.
 func (a *Agent) declare(ctx context.Context, whole bool, changes map[string][]byte) error {
-	concerns := whole
+	touches := whole
 	for key := range changes {
-		concerns = concerns || slices.ContainsFunc(declared, func(p string) bool { return strings.HasPrefix(key, p) })
+		touches = touches || slices.ContainsFunc(declared, func(p string) bool { return strings.HasPrefix(key, p) })
 	}
-	if !concerns {
+	if !touches {
 		return nil
 	}
 	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
-		return n.Declared(ctx, func(tx store.Tx) error {
-			gone := changes
-			if whole {
-				var err error
-				if gone, err = vanished(tx, changes); err != nil {
-					return err
-				}
-			}
-			for _, prefix := range slices.Backward(declared) {
-				for key, value := range gone {
-					if value == nil && strings.HasPrefix(key, prefix) {
-						if err := a.forget(tx, key); err != nil {
-							return err
-						}
-					}
-				}
-			}
-			for _, prefix := range declared {
-				for key, value := range changes {
-					if value != nil && strings.HasPrefix(key, prefix) {
-						if err := a.learn(tx, key, value); err != nil {
-							return err
-						}
-					}
-				}
-			}
-			return nil
-		})
+		return n.Declared(ctx, func(tx store.Tx) (node.Concern, error) { return a.record(tx, whole, changes) })
 	})
 }
 
-// vanished are the declared records of the node's store that etcd has no more.
+// record is declare's transaction. What the node has already as it is changes nothing.
+func (a *Agent) record(tx store.Tx, whole bool, changes map[string][]byte) (node.Concern, error) {
+	concern := node.NoFlows
+	gone := changes
+	if whole {
+		var err error
+		if gone, err = vanished(tx, changes); err != nil {
+			return concern, err
+		}
+	}
+	for _, prefix := range slices.Backward(declared) {
+		for key, value := range gone {
+			if value != nil || !strings.HasPrefix(key, prefix) {
+				continue
+			}
+			concern = max(concern, concerns[prefix])
+			if err := a.forget(tx, key); err != nil {
+				return concern, err
+			}
+		}
+	}
+	for _, prefix := range declared {
+		for key, value := range changes {
+			if value == nil || !strings.HasPrefix(key, prefix) {
+				continue
+			}
+			changed, err := a.learn(tx, prefix, key, value)
+			if err != nil {
+				return concern, err
+			}
+			if changed {
+				concern = max(concern, concerns[prefix])
+			}
+		}
+	}
+	return concern, nil
+}
+
+// vanished are the declared records of the node's store that etcd has no more, by etcd's keys.
 func vanished(tx store.Tx, stand map[string][]byte) (map[string][]byte, error) {
 	gone := map[string][]byte{}
 	for _, prefix := range declared {
-		err := tx.Range(prefix, func(key string, _ []byte) error {
+		here := prefix
+		if prefix == store.Functions {
+			here = store.Elsewhere
+		}
+		err := tx.Range(here, func(key string, _ []byte) error {
+			key = prefix + strings.TrimPrefix(key, here)
 			if _, ok := stand[key]; !ok {
 				gone[key] = nil
 			}
@@ -128,33 +151,61 @@ func vanished(tx store.Tx, stand map[string][]byte) (map[string][]byte, error) {
 	return gone, nil
 }
 
-// learn takes over a record. Fields that a newer tenet has added stay in etcd.
-func (a *Agent) learn(tx store.Tx, key string, value []byte) error {
-	switch {
-	case strings.HasPrefix(key, store.Tenants):
+// learn takes over a record, and reports whether it differs from what the node had. Fields that a newer tenet has added
+// stay in etcd.
+func (a *Agent) learn(tx store.Tx, prefix, key string, value []byte) (bool, error) {
+	switch prefix {
+	case store.Tenants:
 		return learn(tx, key, value, func(t vnet.Tenant) error { return t.Name.Validate() })
-	case strings.HasPrefix(key, store.Networks):
+	case store.Networks:
 		return learn(tx, key, value, func(n vnet.Network) error { _, err := n.Normal(); return err })
-	case strings.HasPrefix(key, store.Groups):
+	case store.Groups:
 		return learn(tx, key, value, func(g vnet.Group) error { _, err := g.Normal(); return err })
+	case store.Paths:
+		return learn(tx, key, value, func([]vnet.Leg) error { return nil })
+	case store.Functions:
+		var i vnet.Instance
+		if err := json.Unmarshal(value, &i); err != nil || store.FunctionAt(i) != key {
+			return false, errors.Join(errRecord(key), err)
+		}
+		if i.Node == a.Name {
+			return false, nil
+		}
+		return true, store.PutElsewhere(tx, i)
 	}
-	return learn(tx, key, value, func(c vnet.Chain) error { _, err := c.Normal(); return err })
+	var tenant vnet.TenantName
+	changed, err := learn(tx, key, value, func(c vnet.Chain) error {
+		tenant = c.Tenant
+		_, err := c.Normal()
+		return err
+	})
+	if err != nil || !changed {
+		return changed, err
+	}
+	return true, store.GiveZones(tx, tenant)
 }
 
-func learn[T any](tx store.Tx, key string, value []byte, valid func(T) error) error {
+func learn[T any](tx store.Tx, key string, value []byte, valid func(T) error) (bool, error) {
 	var record T
 	err := json.Unmarshal(value, &record)
 	if err == nil {
 		err = valid(record)
 	}
 	if err != nil {
-		return errors.Join(errRecord(key), err)
+		return false, errors.Join(errRecord(key), err)
 	}
-	return store.Save(tx, key, record)
+	before := string(tx.Get(key)) // which may not be kept
+	if err := store.Save(tx, key, record); err != nil {
+		return false, err
+	}
+	return string(tx.Get(key)) != before, nil
 }
 
 // forget removes a record that etcd has no more. A network that an endpoint here still is in stays until that goes.
 func (a *Agent) forget(tx store.Tx, key string) error {
+	if strings.HasPrefix(key, store.Functions) {
+		return store.DeleteElsewhere(tx, key)
+	}
 	names := strings.Split(key, "/")
 	if !strings.HasPrefix(key, store.Networks) || len(names) != 3 {
 		return tx.Delete(key)

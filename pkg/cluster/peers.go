@@ -25,7 +25,6 @@ func (a *Agent) applyNodes(ctx context.Context, whole bool, changes map[string][
 				delete(a.alive, vnet.NodeName(name))
 			} else {
 				a.alive[vnet.NodeName(name)] = true
-				delete(a.off, vnet.NodeName(name))
 			}
 			continue
 		}

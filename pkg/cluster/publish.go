@@ -33,6 +33,7 @@ func (a *Agent) readPublished(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	clear(a.published)
+	a.functions = nil // they are told once more
 	for _, kv := range got.Kvs {
 		var r vnet.Remote
 		if err := json.Unmarshal(kv.Value, &r); err != nil || a.etcd.Prefix()+heldEndpointKey(r) != string(kv.Key) {
@@ -125,6 +126,7 @@ func (a *Agent) follow(ctx context.Context) bool {
 			errs = append(errs, a.publish(ctx, r, l.networks[r.Ref()]))
 		}
 	}
+	errs = append(errs, a.tellFunctions(ctx))
 	for _, net := range l.networks {
 		errs = append(errs, a.ahead(ctx, net))
 	}

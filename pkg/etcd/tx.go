@@ -122,6 +122,9 @@ func (t *tx) inRange(key string) bool {
 	return slices.ContainsFunc(t.ranged, func(p string) bool { return strings.HasPrefix(key, p) })
 }
 
+// Shared says that the records are a whole cluster's.
+func (t *tx) Shared() bool { return true }
+
 // Get: see store.Tx.
 func (t *tx) Get(key string) []byte {
 	if value, ok := t.writes[key]; ok {

@@ -89,16 +89,7 @@ func concerns(tx store.Tx, e vnet.Endpoint) (bool, error) {
 	if err != nil || !slices.ContainsFunc(neighbours, func(o vnet.Endpoint) bool { return o.ID != e.ID }) {
 		return true, err
 	}
-	for _, c := range chains {
-		for _, k := range c.Classifiers {
-			for _, s := range []vnet.Selector{k.From, k.To} {
-				if s.Endpoint == e.Attachment.String() || len(s.Labels) > 0 && e.Labels.Has(s.Labels) {
-					return true, nil
-				}
-			}
-		}
-	}
-	return false, nil
+	return slices.ContainsFunc(chains, func(c vnet.Chain) bool { return c.Names(e.Attachment, e.Labels) }), nil
 }
 
 // SyncChains plans the chains as their functions are now, and makes the chains' tables of the bridge agree.

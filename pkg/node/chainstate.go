@@ -126,7 +126,7 @@ func (n *Node) Instances(ctx context.Context, tenant vnet.TenantName) ([]Instanc
 			continue
 		}
 		number := known[h.Path].Hops[h.Hop-1].Instance
-		if i := slices.IndexFunc(all, func(i InstanceState) bool { return i.Number == number }); i >= 0 {
+		if i := slices.IndexFunc(all, func(i InstanceState) bool { return i.Number == number && i.Node == "" }); i >= 0 {
 			all[i].Traffic.of(h).add(f)
 		}
 	}
@@ -190,7 +190,19 @@ func (s standing) instances(tx store.Tx, tenant vnet.TenantName) ([]InstanceStat
 		}
 		all = append(all, InstanceState{Instance: i, Mode: f.Mode, State: state(i, st)})
 	}
-	return all, nil
+	others, err := store.InstancesElsewhere(tx, tenant)
+	for _, i := range others {
+		g, err := store.Group(tx, i.Ref())
+		if err != nil {
+			continue // the group has gone, and they are about to
+		}
+		st := paths.Serves
+		if i.Down {
+			st = paths.Dead
+		}
+		all = append(all, InstanceState{Instance: i, Mode: g.Mode, State: state(i, st)})
+	}
+	return all, err
 }
 
 // ChainState returns a chain with the states of its instances and what went through each hop. vnet.ErrNotFound if there is none.
@@ -220,10 +232,14 @@ func (n *Node) ChainState(ctx context.Context, ref vnet.ChainRef) (ChainState, e
 			}
 			st.Hops = append(st.Hops, h)
 		}
+		own, err := viewPeers(tx, n.Bridge)
+		if err != nil {
+			return err
+		}
 		legs, err := store.Legs(tx, ref)
 		for i, l := range legs {
 			st.Blocked = cmp.Or(st.Blocked, l.Blocked)
-			st.addPaths(i+1, l)
+			st.addPaths(i+1, l, own.here)
 		}
 		return err
 	})
@@ -240,11 +256,13 @@ func (n *Node) ChainState(ctx context.Context, ref vnet.ChainRef) (ChainState, e
 	return st, err
 }
 
-func (st *ChainState) addPaths(leg int, l vnet.Leg) {
-	names := map[uint32]string{}
+func (st *ChainState) addPaths(leg int, l vnet.Leg, here vnet.NodeName) {
+	names := map[vnet.Hop]string{}
 	for _, h := range st.Hops {
 		for _, i := range h.Instances {
-			names[i.Number] = i.Container
+			names[i.Hop()] = i.Container
+			i.Node = cmp.Or(i.Node, here)
+			names[i.Hop()] = i.Container
 		}
 	}
 	total := 0
@@ -257,7 +275,7 @@ func (st *ChainState) addPaths(leg int, l vnet.Leg) {
 			view.Share = float64(p.Weight) / float64(total)
 		}
 		for _, h := range p.Hops {
-			view.Containers = append(view.Containers, names[h.Instance])
+			view.Containers = append(view.Containers, names[h])
 		}
 		st.Paths = append(st.Paths, view)
 	}
@@ -283,7 +301,7 @@ func (st *ChainState) count(f openflow.FlowStats) {
 		}
 		st.Hops[h].Traffic.of(flow).add(f)
 		for i := range st.Hops[h].Instances {
-			if st.Hops[h].Instances[i].Number == hop.Instance {
+			if st.Hops[h].Instances[i].Number == hop.Instance && st.Hops[h].Instances[i].Node == "" {
 				st.Hops[h].Instances[i].Traffic.of(flow).add(f)
 			}
 		}

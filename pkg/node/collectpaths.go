@@ -21,6 +21,9 @@ func (n *Node) CollectPaths(ctx context.Context) (int, error) {
 	before := time.Now().Add(-pathRest)
 	var retired []vnet.Path
 	err := n.Store.View(ctx, func(tx store.Tx) error {
+		if _, member := store.Member(tx); member {
+			return nil // others may have connections on them
+		}
 		var err error
 		retired, err = paths.Retired(tx)
 		return err

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/tenet-cni/tenet/pkg/paths"
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/veth"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -18,10 +19,84 @@ func (n *Node) Underlay(ctx context.Context) (netip.Addr, int, error) {
 	return vtep, mtu, vnet.WithHint(kind(err), `set "vtep" in the node's configuration to an address of this node`)
 }
 
+// Concern is what a change of what is declared means for the switch.
+type Concern int
+
+// The concerns, the greater ones with the lesser.
+const (
+	NoFlows  Concern = iota // nobody's flows
+	ItsPaths                // the chains' tables
+	AllFlows                // those of endpoints, too
+)
+
 // Declared takes over what a cluster declares: it writes, and the switch follows. Conntrack zones that endpoints get by
-// it are emptied.
-func (n *Node) Declared(ctx context.Context, write func(store.Tx) error) error {
-	return n.Store.Update(ctx, write)
+// it are emptied first. A switch that does not run is told when it is back.
+func (n *Node) Declared(ctx context.Context, write func(store.Tx) (Concern, error)) error {
+	var given []vnet.Zone
+	var concern Concern
+	err := n.Store.Update(ctx, func(tx store.Tx) error {
+		before, err := zones(tx)
+		if err != nil {
+			return err
+		}
+		if concern, err = write(tx); err != nil || concern != AllFlows {
+			return err
+		}
+		after, err := zones(tx)
+		given = slices.DeleteFunc(after, func(z vnet.Zone) bool { return slices.Contains(before, z) })
+		return err
+	})
+	if err != nil || concern == NoFlows {
+		return err
+	}
+	if err := n.emptyZones(ctx, given...); err != nil {
+		return err
+	}
+	err = n.eachOurs(ctx, func(n *Node) error {
+		if concern == ItsPaths {
+			return n.SyncChains(ctx, n.Bridge)
+		}
+		_, err := n.connectAll(ctx, true)
+		return err
+	})
+	if absent(err) {
+		return nil
+	}
+	return err
+}
+
+// Serving returns this node's instances of service functions as the other nodes are to know them: with what their ports
+// say, and only those whose ADDs are done.
+func (n *Node) Serving(ctx context.Context) ([]vnet.Instance, error) {
+	seen, err := n.standIfAny(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []vnet.Instance
+	err = n.Store.View(ctx, func(tx store.Tx) error {
+		list, err := store.Instances(tx, "")
+		if err != nil {
+			return err
+		}
+		groups := map[vnet.GroupRef]vnet.Group{}
+		for _, i := range list {
+			ports := i
+			ports.Hung = false
+			_, state, err := seen.function(tx, ports, groups)
+			if errors.Is(err, vnet.ErrNotFound) { // its group has gone from the cluster
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			i.Down = state == paths.Dead && seen.ports != nil // without a switch nobody can say
+			if state != paths.Gone {
+				all = append(all, i)
+			}
+		}
+		return nil
+	})
+	return all, err
 }
 
 // EndpointsIn returns the endpoints of the network that have an address in the prefix.

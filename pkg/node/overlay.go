@@ -16,25 +16,34 @@ import (
 
 // overlay is what a bridge has to know of the cluster's other nodes. It is empty on a bridge without tunnels.
 type overlay struct {
+	here    vnet.NodeName // empty: the node is one on its own
 	peers   map[vnet.NodeName]vnet.Peer
 	remotes map[vnet.Ref][]vnet.Remote
 }
 
-func viewOverlay(tx store.Tx, bridge string) (overlay, error) {
+// viewPeers reads the other nodes.
+func viewPeers(tx store.Tx, bridge string) (overlay, error) {
 	o := overlay{peers: map[vnet.NodeName]vnet.Peer{}, remotes: map[vnet.Ref][]vnet.Remote{}}
 	own, err := store.FindOverlay(tx)
-	if errors.Is(err, vnet.ErrNotFound) || err == nil && own.Bridge != bridge {
+	if errors.Is(err, vnet.ErrNotFound) {
 		return o, nil
 	}
-	if err != nil {
+	o.here = own.Name
+	if err != nil || own.Bridge != bridge {
 		return o, err
 	}
 	peers, err := store.Peers(tx)
-	if err != nil {
-		return o, err
-	}
 	for _, p := range peers {
 		o.peers[p.Name] = p
+	}
+	return o, err
+}
+
+// viewOverlay reads their endpoints, too.
+func viewOverlay(tx store.Tx, bridge string) (overlay, error) {
+	o, err := viewPeers(tx, bridge)
+	if err != nil || len(o.peers) == 0 {
+		return o, err
 	}
 	remotes, err := store.All[vnet.Remote](tx, store.Remotes)
 	for _, r := range remotes {
@@ -98,7 +107,7 @@ func (o overlay) endpoints(tx store.Tx, bridge string, networks map[vnet.Ref]pip
 			}
 		}
 		for _, r := range remotes {
-			if p, ok := o.peers[r.Node]; ok && !net.IsProvider() {
+			if p, ok := o.peers[r.Node]; ok && len(r.Addrs) > 0 && !net.IsProvider() { // ports of transparent functions have none
 				flows = append(flows, pipeline.RemoteFlows(net, pipeline.Remote{Remote: r, Peer: p, Chained: chained[ref.Tenant]})...)
 			}
 		}
@@ -124,6 +133,7 @@ func (c OverlayChange) Empty() bool {
 // there are many others.
 func (n *Node) ChangeOverlay(ctx context.Context, c OverlayChange) error {
 	moved := map[vnet.NodeName]bool{} // to another address: all that lead there lead elsewhere now
+	led := false                      // chains have to know
 	var own store.Overlay
 	err := n.Store.Update(ctx, func(tx store.Tx) error {
 		clear(moved)
@@ -131,7 +141,14 @@ func (n *Node) ChangeOverlay(ctx context.Context, c OverlayChange) error {
 		if own, err = store.FindOverlay(tx); err != nil {
 			return err
 		}
-		return c.record(tx, moved)
+		if led, err = c.concerns(tx, own.Bridge); err != nil {
+			return err
+		}
+		if err := c.record(tx, moved); err != nil || led {
+			return err
+		}
+		led, err = c.concerns(tx, own.Bridge)
+		return err
 	})
 	if err != nil {
 		return err
@@ -140,10 +157,44 @@ func (n *Node) ChangeOverlay(ctx context.Context, c OverlayChange) error {
 	if err == nil {
 		err = on.reach(ctx, c, moved)
 	}
+	if err == nil && (led || len(moved) > 0) {
+		err = on.SyncChains(ctx, own.Bridge)
+	}
 	if absent(err) {
 		return nil // whoever brings the switch back writes all
 	}
 	return err
+}
+
+// concerns reports whether chains have to know of the change: a classifier names an endpoint, by its labels or itself, or
+// it is the only one known of its network. It is asked before the change is recorded and after.
+func (c OverlayChange) concerns(tx store.Tx, bridge string) (bool, error) {
+	chains := map[vnet.TenantName][]vnet.Chain{}
+	for _, r := range slices.Concat(c.Remotes, c.GoneRemotes) {
+		if _, ok := chains[r.Tenant]; !ok {
+			var err error
+			if chains[r.Tenant], err = store.All[vnet.Chain](tx, store.ChainsOf(r.Tenant)); err != nil {
+				return false, err
+			}
+		}
+		if len(chains[r.Tenant]) == 0 {
+			continue
+		}
+		stands, err := store.Load[vnet.Remote](tx, store.RemoteKey(r.Ref(), r.Node, r.ID))
+		if err == nil {
+			r = stands // one that has gone is named by its key alone
+		} else if !errors.Is(err, vnet.ErrNotFound) {
+			return false, err
+		}
+		used, err := usedHere(tx, r.Ref(), bridge)
+		if err != nil {
+			return false, err
+		}
+		if !used || slices.ContainsFunc(chains[r.Tenant], func(k vnet.Chain) bool { return k.Names(r.Attachment, r.Labels) }) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (c OverlayChange) record(tx store.Tx, moved map[vnet.NodeName]bool) error {

@@ -31,6 +31,10 @@ func (s standing) chains(tx store.Tx) (rendered, error) {
 	if err != nil {
 		return r, err
 	}
+	own, err := viewPeers(tx, s.bridge)
+	if err != nil {
+		return r, err
+	}
 	functions := map[vnet.TenantName]map[uint32]pipeline.Function{}
 	groups := map[vnet.GroupRef]vnet.Group{}
 	for _, i := range instances {
@@ -60,7 +64,14 @@ func (s standing) chains(tx store.Tx) (rendered, error) {
 				r.flows = append(r.flows, pipeline.TenantFlows(net)...)
 			}
 		}
-		p := pipeline.Chain{Chain: c, TenantNumber: t.number, Functions: functions[c.Tenant], Networks: t.networks}
+		p := pipeline.Chain{Chain: c, TenantNumber: t.number, Functions: functions[c.Tenant], Networks: t.networks, Here: own.here, Peers: own.peers, Modes: map[vnet.GroupName]vnet.Mode{}}
+		for _, name := range c.Groups {
+			g, err := store.Group(tx, vnet.GroupRef{Tenant: c.Tenant, Group: name})
+			if err != nil {
+				return r, err
+			}
+			p.Modes[name] = g.Mode
+		}
 		if p.Legs, err = store.Legs(tx, c.Ref()); err != nil {
 			return r, err
 		}

@@ -285,6 +285,9 @@ func (a *agent) linkChanged(ctx context.Context, c veth.Change) {
 
 // chains plans them and tells every bridge. What fails is done again with the next look.
 func (a *agent) chains(ctx context.Context) {
+	if a.Changed != nil {
+		a.Changed()
+	}
 	a.stale = !a.fresh(ctx, "change the chains", func(ctx context.Context, n *Node) error {
 		return n.eachOurs(ctx, func(n *Node) error { return n.SyncChains(ctx, n.Bridge) })
 	})

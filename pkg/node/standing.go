@@ -121,7 +121,12 @@ func (s standing) function(tx store.Tx, i vnet.Instance, groups map[vnet.GroupRe
 }
 
 // plan decides anew which paths the chains of all tenants have, on whatever bridge.
+//
+// On a node of a cluster the cluster has decided.
 func (s standing) plan(tx store.Tx) error {
+	if _, member := store.Member(tx); member {
+		return nil
+	}
 	s.bridge = ""
 	tenants, err := store.All[vnet.Tenant](tx, store.Tenants)
 	if err != nil {

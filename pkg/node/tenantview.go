@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -13,8 +14,16 @@ import (
 type tenantView struct {
 	number    uint32
 	declared  []vnet.Network
-	networks  []pipeline.Network // those that somebody lives in, on the bridge
-	endpoints []vnet.Endpoint
+	networks  []pipeline.Network // those that somebody lives in, on the bridge or on other nodes
+	endpoints []nameable
+}
+
+// nameable is an endpoint that a classifier may name.
+type nameable struct {
+	vnet.Attachment
+	labels vnet.Labels
+	addrs  []netip.Prefix
+	mac    vnet.MAC
 }
 
 func viewTenant(tx store.Tx, name vnet.TenantName, bridge string) (*tenantView, error) {
@@ -36,7 +45,11 @@ func viewTenant(tx store.Tx, name vnet.TenantName, bridge string) (*tenantView, 
 		if err != nil {
 			return nil, err
 		}
-		if len(endpoints) == 0 {
+		remotes, err := remotesIn(tx, plain.Ref(), bridge)
+		if err != nil {
+			return nil, err
+		}
+		if len(endpoints)+len(remotes) == 0 {
 			continue
 		}
 		net, err := network(tx, plain.Ref(), bridge)
@@ -46,7 +59,12 @@ func viewTenant(tx store.Tx, name vnet.TenantName, bridge string) (*tenantView, 
 		t.networks = append(t.networks, net)
 		for _, e := range endpoints {
 			if e.Zone != 0 {
-				t.endpoints = append(t.endpoints, e)
+				t.endpoints = append(t.endpoints, nameable{e.Attachment, e.Labels, e.Addrs, e.MAC})
+			}
+		}
+		for _, r := range remotes {
+			if r.Function == nil {
+				t.endpoints = append(t.endpoints, nameable{r.Attachment, r.Labels, r.Addrs, r.MAC})
 			}
 		}
 	}
@@ -57,6 +75,18 @@ func viewTenant(tx store.Tx, name vnet.TenantName, bridge string) (*tenantView, 
 func living(tx store.Tx, r vnet.Ref, bridge string) ([]vnet.Endpoint, error) {
 	endpoints, err := store.All[vnet.Endpoint](tx, store.EndpointsOf(r))
 	return slices.DeleteFunc(endpoints, func(e vnet.Endpoint) bool { return e.State == vnet.Leaving || e.Bridge != bridge }), err
+}
+
+// remotesIn are the network's endpoints on other nodes, as far as the bridge leads to them.
+func remotesIn(tx store.Tx, r vnet.Ref, bridge string) ([]vnet.Remote, error) {
+	own, err := store.FindOverlay(tx)
+	if errors.Is(err, vnet.ErrNotFound) || err == nil && own.Bridge != bridge {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return store.All[vnet.Remote](tx, store.RemotesOf(r))
 }
 
 // resolve returns the addresses that a selector stands for now; nil: any.
@@ -78,7 +108,7 @@ func (t *tenantView) resolve(s vnet.Selector) []netip.Prefix {
 		return addrs
 	}
 	for _, e := range t.named(s) {
-		for _, p := range e.Addrs {
+		for _, p := range e.addrs {
 			addrs = append(addrs, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
 		}
 	}
@@ -92,14 +122,14 @@ func (t *tenantView) linkLocal(s vnet.Selector) []netip.Addr {
 	}
 	addrs := []netip.Addr{}
 	for _, e := range t.named(s) {
-		addrs = append(addrs, e.MAC.LinkLocal())
+		addrs = append(addrs, e.mac.LinkLocal())
 	}
 	return addrs
 }
 
 // named are the endpoints that a selector names, itself or by their labels.
-func (t *tenantView) named(s vnet.Selector) []vnet.Endpoint {
-	return slices.DeleteFunc(slices.Clone(t.endpoints), func(e vnet.Endpoint) bool {
-		return s.Endpoint != e.Attachment.String() && (len(s.Labels) == 0 || !e.Labels.Has(s.Labels))
+func (t *tenantView) named(s vnet.Selector) []nameable {
+	return slices.DeleteFunc(slices.Clone(t.endpoints), func(e nameable) bool {
+		return s.Endpoint != e.Attachment.String() && (len(s.Labels) == 0 || !e.labels.Has(s.Labels))
 	})
 }

@@ -45,9 +45,9 @@ func Plan(tx store.Tx, t vnet.TenantName, state func(vnet.Instance) State, now t
 	if err != nil {
 		return err
 	}
-	p := planner{now: now, states: map[uint32]State{}, groups: map[vnet.GroupName]vnet.Group{}, in: map[vnet.GroupName][]vnet.Instance{}}
+	p := planner{now: now, states: map[vnet.Hop]State{}, groups: map[vnet.GroupName]vnet.Group{}, in: map[vnet.GroupName][]vnet.Instance{}}
 	for _, i := range instances {
-		p.states[i.Number] = state(i)
+		p.states[i.Hop()] = state(i)
 		p.in[i.Group] = append(p.in[i.Group], i)
 	}
 	for _, c := range chains {
@@ -81,14 +81,14 @@ func equalLeg(a, b vnet.Leg) bool {
 // planner knows who serves where.
 type planner struct {
 	now    time.Time
-	states map[uint32]State
+	states map[vnet.Hop]State
 	groups map[vnet.GroupName]vnet.Group
 	in     map[vnet.GroupName][]vnet.Instance
 }
 
 // candidates are the instances of a group that new connections may come to.
 func (p planner) candidates(g vnet.GroupName) []vnet.Instance {
-	return slices.DeleteFunc(slices.Clone(p.in[g]), func(i vnet.Instance) bool { return i.Drained || p.states[i.Number] != Serves })
+	return slices.DeleteFunc(slices.Clone(p.in[g]), func(i vnet.Instance) bool { return i.Drained || p.states[i.Hop()] != Serves })
 }
 
 // legs cuts a chain behind each group that rewrites, finds the paths of each leg, and keeps of
@@ -150,7 +150,7 @@ func (p planner) merge(paths, before []vnet.Path) []vnet.Path {
 		switch {
 		case i >= 0:
 			merged[i].ID = old.ID
-		case slices.ContainsFunc(old.Hops, func(h vnet.Hop) bool { return p.states[h.Instance] == Gone }):
+		case slices.ContainsFunc(old.Hops, func(h vnet.Hop) bool { return p.states[h] == Gone }):
 		default:
 			if old.Weight > 0 {
 				old.Weight, old.Retired = 0, p.now
@@ -194,7 +194,7 @@ func couple(groups [][]vnet.Instance) []vnet.Path {
 		path := vnet.Path{Weight: max(1, int(share+0.5))}
 		for g, instances := range groups {
 			i := instances[at[g]]
-			path.Hops = append(path.Hops, vnet.Hop{Group: i.Group, Instance: i.Number})
+			path.Hops = append(path.Hops, i.Hop())
 			if cuts[g][at[g]].Cmp(end) == 0 {
 				at[g]++
 			}

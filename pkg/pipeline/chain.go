@@ -16,8 +16,12 @@ type Chain struct {
 	TenantNumber uint32
 	Legs         []vnet.Leg
 	Classifiers  []Classifier
-	Functions    map[uint32]Function // by number: those of its groups that are whole
+	Functions    map[uint32]Function // by number: those of its groups that are whole, and here
 	Networks     []Network           // the tenant's
+	// Here is this node's name, and Peers are the others that functions are on; empty where there is one node.
+	Here  vnet.NodeName
+	Peers map[vnet.NodeName]vnet.Peer
+	Modes map[vnet.GroupName]vnet.Mode // of its groups
 }
 
 // Classifier is a classifier with its sides as addresses. Nil: any; empty: nobody now.
@@ -223,9 +227,16 @@ func weights(slots []int) [][]int {
 	return cut
 }
 
-// complete reports whether all functions of the path are on this bridge.
+// complete reports whether all functions of the path are on this bridge, or on a node that is known.
 func (c chain) complete(p vnet.Path) bool {
-	return !slices.ContainsFunc(p.Hops, func(h vnet.Hop) bool { _, ok := c.Functions[h.Instance]; return !ok })
+	return !slices.ContainsFunc(p.Hops, func(h vnet.Hop) bool {
+		if h.On(c.Here) {
+			_, ok := c.Functions[h.Instance]
+			return !ok
+		}
+		_, ok := c.Peers[h.Node]
+		return !ok
+	})
 }
 
 // anyPath is a group of the switch that leads by one of a leg's paths, dead or alive.
@@ -250,7 +261,7 @@ func (c chain) choose(leg vnet.Leg) ([]openflow.GroupConfig, openflow.Flow) {
 	for i, parts := range weights(slots(paths)) {
 		for _, weight := range parts {
 			b := openflow.Bucket{Weight: uint16(weight), Actions: pick(paths[i])}
-			if f, ok := c.Functions[watched[i]]; ok {
+			if f, ok := c.Functions[watched[i].Instance]; ok && watched[i].On(c.Here) {
 				b.WatchPort = f.In.Port
 			}
 			group.Buckets = append(group.Buckets, b)
@@ -264,13 +275,13 @@ func (c chain) choose(leg vnet.Leg) ([]openflow.GroupConfig, openflow.Flow) {
 }
 
 // apart returns, for each path, the first instance on it that not all paths have: when it dies, the switch by itself
-// chooses another path. It can watch no more than one.
-func apart(paths []vnet.Path) []uint32 {
-	watched := make([]uint32, len(paths))
+// chooses another path. It can watch no more than one, and none of another node.
+func apart(paths []vnet.Path) []vnet.Hop {
+	watched := make([]vnet.Hop, len(paths))
 	for i, p := range paths {
 		for h, hop := range p.Hops {
 			if slices.ContainsFunc(paths, func(q vnet.Path) bool { return len(q.Hops) > h && q.Hops[h] != hop }) {
-				watched[i] = hop.Instance
+				watched[i] = hop
 				break
 			}
 		}
@@ -286,7 +297,8 @@ func (c chain) on(p vnet.PathID, hop uint64) openflow.Match {
 	return match(c.inTenant(), where.Is(at(p, hop)))
 }
 
-// path is the way of one path, forward and back: four flows a hop, two of one that rewrites, and four more.
+// path is the way of one path, forward and back: four flows a hop, two of one that rewrites, and four more. A hop on
+// another node has two, or one, and here two, or one, of those that come by a tunnel are added.
 func (c chain) path(p vnet.Path) []openflow.Flow {
 	last := uint64(len(p.Hops))
 	flows := []openflow.Flow{
@@ -294,39 +306,48 @@ func (c chain) path(p vnet.Path) []openflow.Flow {
 		c.drop(ChainClosed, 100, FunctionDown, where.Masked(at(p.ID, 0), ^uint64(hopMask)&0xffff_ffff)),
 	}
 	for i, hop := range p.Hops {
-		f := c.Functions[hop.Instance]
 		h := uint64(i) + 1
-		flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, h), f.pass(p.ID, h, false)...))
-		if f.Mode != vnet.Rewriting { // an answer that was rewritten does not come this way
-			flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, answer|h), f.pass(p.ID, h, true)...))
+		flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, h), c.visit(p.ID, hop, h, false)...))
+		if c.Modes[hop.Group] != vnet.Rewriting { // an answer that was rewritten does not come this way
+			flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, answer|h), c.visit(p.ID, hop, h, true)...))
 		}
-		flows = append(flows, f.comesBack(c.Owner, p.ID, h)...)
+		if hop.On(c.Here) {
+			flows = append(flows, c.Functions[hop.Instance].comesBack(c.Owner, p.ID, h)...)
+		}
 		if h == last {
-			flows = append(flows, c.begin(p, f, h))
+			flows = append(flows, c.begin(p, hop, h))
 		}
 	}
 	// What answers a rewritten packet is known only behind the function: its receiver has not tracked it yet.
 	done := uint64(answerDone)
-	if last > 0 && c.Functions[p.Hops[last-1].Instance].Mode == vnet.Rewriting {
+	if last > 0 && c.Modes[p.Hops[last-1].Group] == vnet.Rewriting {
 		done = chainDone
 	}
 	flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, answer), endOfChain(done)...))
 	if last == 0 {
 		flows = append(flows, c.flow(ChainHop, 100, c.on(p.ID, answerBegin), openflow.GotoTable(Deliver)))
 	}
-	return flows
+	return append(flows, c.arrive(p)...)
+}
+
+// visit sends a packet into a function, or to the node that has it.
+func (c chain) visit(p vnet.PathID, hop vnet.Hop, h uint64, back bool) []openflow.Action {
+	if hop.On(c.Here) {
+		return c.Functions[hop.Instance].pass(p, h, back)
+	}
+	return hopTo(c.Peers[hop.Node], p, h, back)
 }
 
 // begin is where the way of an answer begins: at the last function, or, where answers are not led, at its receiver.
-func (c chain) begin(p vnet.Path, f Function, hop uint64) openflow.Flow {
+func (c chain) begin(p vnet.Path, hop vnet.Hop, h uint64) openflow.Flow {
 	m := c.on(p.ID, answerBegin)
 	switch {
-	case f.Mode == vnet.Rewriting: // an answer comes from the function itself
+	case c.Modes[hop.Group] == vnet.Rewriting: // an answer comes from the function itself
 		return c.drop(ChainHop, 100, ForgedPath, m...)
 	case !c.IsSymmetric():
 		return c.flow(ChainHop, 100, m, openflow.GotoTable(Deliver))
 	}
-	return c.flow(ChainHop, 100, m, append([]openflow.Action{openflow.SetField(where.Is(at(p.ID, answer|hop)))}, f.pass(p.ID, hop, true)...)...)
+	return c.flow(ChainHop, 100, m, append([]openflow.Action{openflow.SetField(where.Is(at(p.ID, answer|h)))}, c.visit(p.ID, hop, h, true)...)...)
 }
 
 // endOfChain makes a packet one of its tenant again, for the router to send on.

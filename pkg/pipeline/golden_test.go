@@ -94,7 +94,14 @@ func example() world {
 			Classifier: vnet.Classifier{From: vnet.Selector{Endpoint: "a4/eth0"}, To: vnet.Selector{Any: true}, Protocol: vnet.ICMP},
 			From:       []netip.Prefix{netip.MustParsePrefix("10.5.0.2/32")}, // to any
 		}),
+		w.chain(vnet.Chain{Name: "away", Priority: 7, Groups: []vnet.GroupName{"fw", "rt"}}, []vnet.Leg{
+			leg(5, path(6, 10_000, vnet.Hop{Group: "fw", Instance: 2, Node: "n1"}, vnet.Hop{Group: "rt", Instance: 7, Node: "n2"})),
+		}, pipeline.Classifier{
+			Classifier: vnet.Classifier{From: vnet.Selector{Network: "db"}, To: web, Protocol: vnet.UDP},
+			From:       prefixes(w.db), To: prefixes(w.web),
+		}),
 	}
+	w.chains[3].Here, w.chains[3].Peers = "n1", map[vnet.NodeName]vnet.Peer{"n2": w.n2, "n3": w.n3}
 	return w
 }
 
@@ -145,12 +152,12 @@ func (w world) chain(c vnet.Chain, legs []vnet.Leg, classifiers ...pipeline.Clas
 	if err != nil {
 		panic(err)
 	}
-	functions := map[uint32]pipeline.Function{}
+	functions, modes := map[uint32]pipeline.Function{}, map[vnet.GroupName]vnet.Mode{}
 	for _, f := range w.functions {
-		functions[f.Number] = f.Function
+		functions[f.Number], modes[f.Group] = f.Function, f.Mode
 	}
 	return pipeline.Chain{
-		Chain: c, TenantNumber: 10, Legs: legs, Classifiers: classifiers, Functions: functions,
+		Chain: c, TenantNumber: 10, Legs: legs, Classifiers: classifiers, Functions: functions, Modes: modes,
 		Networks: []pipeline.Network{w.web, w.db, w.pub, w.svc},
 	}
 }
@@ -350,8 +357,8 @@ func TestFlowsOfAnOwner(t *testing.T) {
 		{"an endpoint with both families", unchained, pipeline.EndpointOwner(w.a1.ID), 36},
 		{"a network with one IPv4 subnet", unchained, pipeline.NetworkOwner(w.db.Ref()), 8},
 		{"a network with both families", unchained, pipeline.NetworkOwner(w.web.Ref()), 16},
-		{"the base", unchained, pipeline.Base, 137},
-		{"the base, with chains", chained, pipeline.Base, 137},
+		{"the base", unchained, pipeline.Base, 140},
+		{"the base, with chains", chained, pipeline.Base, 140},
 		{"another node", unchained, pipeline.PeerOwner("n2"), 1},
 		{"another node's endpoint with one IPv4 address", unchained, pipeline.RemoteOwner("n3", w.alien.ID), 4},
 		{"another node's endpoint with both families", unchained, pipeline.RemoteOwner("n2", w.far.ID), 9},
@@ -373,6 +380,9 @@ func TestFlowsOfAnOwner(t *testing.T) {
 		{"a chain of transparent and routed functions", chained, pipeline.ChainOwner(w.chains[0].Ref()), 3*(4+2) + 3*3 + 2 + 1 + 2*(2*4+4)},
 		// One match; two legs, one rewriting function; a path that ends with it, and one of one hop.
 		{"a chain with a rewriting function", chained, pipeline.ChainOwner(w.chains[1].Ref()), 3 + 3 + 2 + 4 + (4 + 2 + 4) + (4 + 4)},
+		// One match; a leg; a path of two hops, of which the second is on another node: what comes out of it comes out there. What
+		// comes by a tunnel comes for the first hop, either way, or home.
+		{"a chain that leads to another node", chained, pipeline.ChainOwner(w.chains[3].Ref()), 3 + 3 + 1 + (4 + 2 + 4) + 3},
 		{"the shortest chain", chained, pipeline.ChainOwner(w.chains[2].Ref()), 3 + 3 + 1 + (4 + 4)},
 	} {
 		if got := want.owners[want.owner]; got != want.flows {

@@ -21,6 +21,7 @@ const (
 	GatewayIn      = 2   // what the host sends: to an alias, to a network's transit address, to a routed prefix
 	GatewayTracked = 3   // of that, after translation: answers, and what the host opens
 	TunnelDemux    = 4   // by a tunnel: for which network
+	TunnelHop      = 5   // by a tunnel: for which hop of a path
 	PortSecurity   = 10  // is it the sender's own MAC and address
 	Neighbour      = 15  // ARP and ND questions: to the owner, or answered for the gateway
 	ChainClassify  = 20  // does a chain want it: which, and what is tracked of its connection
@@ -55,7 +56,7 @@ const (
 var tableNames = map[uint8]string{
 	Classify: "Classify", PortSecurity: "PortSecurity", Neighbour: "Neighbour", Route: "Route", NextHop: "NextHop",
 	RouterSource: "RouterSource", Destination: "Destination", Flood: "Flood", Output: "Output", Marker: "Marker",
-	TunnelSource: "TunnelSource", TunnelDemux: "TunnelDemux", TunnelOut: "TunnelOut",
+	TunnelSource: "TunnelSource", TunnelDemux: "TunnelDemux", TunnelHop: "TunnelHop", TunnelOut: "TunnelOut",
 	GatewayIn: "GatewayIn", GatewayTracked: "GatewayTracked", Egress: "Egress", EgressReply: "EgressReply", EgressTracked: "EgressTracked",
 	ChainClassify: "ChainClassify", ChainPinned: "ChainPinned", ChainFragment: "ChainFragment", ChainSelect: "ChainSelect", ChainPin: "ChainPin", ChainHop: "ChainHop",
 	FunctionEnter: "FunctionEnter", ChainBypass: "ChainBypass", ChainClosed: "ChainClosed", FunctionReturn: "FunctionReturn",
@@ -64,7 +65,7 @@ var tableNames = map[uint8]string{
 
 // ChainTables are those in which all flows are the base's or of chains (ChainBase, ChainFlows, FunctionFlows, TenantFlows).
 var ChainTables = []uint8{
-	ChainClassify, ChainPinned, ChainFragment, ChainSelect, ChainPin, ChainHop, FunctionEnter, ChainBypass, ChainClosed, FunctionReturn,
+	TunnelHop, ChainClassify, ChainPinned, ChainFragment, ChainSelect, ChainPin, ChainHop, FunctionEnter, ChainBypass, ChainClosed, FunctionReturn,
 	FunctionFound, ChainEnd, Answer, AnswerTracked, Deliver,
 }
 
@@ -114,8 +115,7 @@ var (
 // bit 8 on the path. Hop 0, and the one behind the last, is the end of the chain; an answer that
 // has not begun its way is at hop 0x7f. Conntrack keeps it in the label, from bit 64 on.
 //
-// Between nodes the same three will be the frame's VNI, 0xF00000 | path<<5 | answer<<4 | hop,
-// which is why a path has 15 bits and a hop 4 (vnet.MaxPath, vnet.MaxHops, vnet.MaxVNI).
+// Between nodes the same three are the frame's VNI (tunnel.go), which is why a path has 15 bits and a hop 4 (vnet.MaxPath, vnet.MaxHops, vnet.MaxVNI).
 var where = openflow.Reg7
 
 const (

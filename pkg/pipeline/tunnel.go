@@ -25,7 +25,13 @@ func tunnelBase() []openflow.Flow {
 	}
 	return append(flows,
 		b.drop(TunnelSource, 0, UnknownVTEP),
+		b.flow(TunnelDemux, 50, match(openflow.TunID.Masked(hopVNI, hopVNI)), openflow.GotoTable(TunnelHop)),
 		b.drop(TunnelDemux, 0, UnknownVNI),
+		b.drop(TunnelHop, 0, UnknownVNI),
+		// An answer that has left its chain: its receiver's node is to know.
+		b.flow(TunnelOut, 110, match(openflow.Reg0.Masked(chainDone, chainDone), where.Masked(answer, hopMask)),
+			openflow.SetField(openflow.TunID.Is(hopVNI|hopAnswerBit)), openflow.MoveBits(where, pathAt, openflow.TunID, hopPathAt, hopPathBits),
+			openflow.GotoTable(Output)),
 		b.drop(TunnelOut, 100, SplitHorizon, from(classTunnel)),
 		b.flow(TunnelOut, 0, nil, openflow.GotoTable(Output)))
 }
@@ -54,6 +60,55 @@ func tunnelDst(vtep netip.Addr) openflow.Term {
 // arrives: what comes by a tunnel with the network's VNI is for somebody in it.
 func (n Network) arrives() openflow.Flow {
 	return NetworkOwner(n.Ref()).flow(TunnelDemux, 100, match(openflow.TunID.Is(uint64(n.VNI))), n.place()[0], openflow.GotoTable(Destination))
+}
+
+// Hops of chains have VNIs of their own, above all networks': 0xF00000 | path<<5 | answer<<4 | hop. Hop 0 is that of an
+// answer which has left its chain, on its way to its receiver's node: without it that would lead it once more.
+const (
+	hopVNI       = 0xF00000
+	hopPathAt    = 5
+	hopPathBits  = 15
+	hopAnswerBit = 1 << 4
+)
+
+func hopVNIOf(p vnet.PathID, h uint64, back bool) vnet.VNI {
+	v := hopVNI | vnet.VNI(p)<<hopPathAt | vnet.VNI(h)
+	if back {
+		v |= hopAnswerBit
+	}
+	return v
+}
+
+// hopTo sends a packet to the node that has the function of the hop.
+func hopTo(node vnet.Peer, p vnet.PathID, h uint64, back bool) []openflow.Action {
+	return append(to(node, hopVNIOf(p, h, back)), openflow.SetField(outPort.Is(uint64(node.Encapsulation.OFPort()))), openflow.GotoTable(Output))
+}
+
+// arrive takes what comes by a tunnel for a function here, and answers that come home.
+func (c chain) arrive(p vnet.Path) []openflow.Flow {
+	if !slices.ContainsFunc(p.Hops, func(h vnet.Hop) bool { return !h.On(c.Here) }) && len(c.Peers) == 0 {
+		return nil
+	}
+	arrives := func(h uint64, back bool) openflow.Flow {
+		v := at(p.ID, h)
+		if back {
+			v = at(p.ID, answer|h)
+		}
+		return c.flow(TunnelHop, 100, match(openflow.TunID.Is(uint64(hopVNIOf(p.ID, h, back)))),
+			openflow.SetField(openflow.Metadata.Is(uint64(c.TenantNumber)<<32)), openflow.SetField(from(classFunction)),
+			openflow.SetField(where.Is(v)), openflow.GotoTable(ChainHop))
+	}
+	flows := []openflow.Flow{arrives(0, true)}
+	for i, hop := range p.Hops {
+		if !hop.On(c.Here) {
+			continue
+		}
+		flows = append(flows, arrives(uint64(i)+1, false))
+		if c.Modes[hop.Group] != vnet.Rewriting {
+			flows = append(flows, arrives(uint64(i)+1, true))
+		}
+	}
+	return flows
 }
 
 // Remote is an endpoint of another node.

@@ -66,7 +66,7 @@ func PutChain(tx Tx, c vnet.Chain) error {
 	if err := Save(tx, chainKey(c.Ref()), c); err != nil {
 		return err
 	}
-	return giveZones(tx, c.Tenant)
+	return GiveZones(tx, c.Tenant)
 }
 
 // checkGroups checks that the chain's groups are there, and that those that rewrite are its alone: what leaves
@@ -186,8 +186,11 @@ func giveZone(tx Tx, e *vnet.Endpoint) error {
 	return err
 }
 
-// giveZones gives zones to all of the tenant who have none.
-func giveZones(tx Tx, t vnet.TenantName) error {
+// GiveZones gives zones to all of the tenant who have none. A cluster's own store knows of none: they are nodes' own.
+func GiveZones(tx Tx, t vnet.TenantName) error {
+	if isShared(tx) {
+		return nil
+	}
 	networks, err := All[vnet.Network](tx, NetworksOf(t))
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -66,6 +67,22 @@ func Instances(tx Tx, t vnet.TenantName) ([]vnet.Instance, error) {
 		return All[vnet.Instance](tx, Functions)
 	}
 	return All[vnet.Instance](tx, FunctionsOf(t))
+}
+
+// InstancesElsewhere returns those of a tenant on other nodes of the cluster.
+func InstancesElsewhere(tx Tx, t vnet.TenantName) ([]vnet.Instance, error) {
+	if t == "" {
+		return All[vnet.Instance](tx, Elsewhere)
+	}
+	return All[vnet.Instance](tx, Elsewhere+string(t)+"/")
+}
+
+// PutElsewhere writes an instance of another node, DeleteElsewhere removes it.
+func PutElsewhere(tx Tx, i vnet.Instance) error { return Save(tx, elsewhereKey(i), i) }
+
+// DeleteElsewhere removes the instance of another node that the cluster's record at key was of.
+func DeleteElsewhere(tx Tx, key string) error {
+	return tx.Delete(Elsewhere + strings.TrimPrefix(key, Functions))
 }
 
 // FindInstance returns the group's instance in the container, vnet.ErrNotFound if there is none.

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -22,7 +23,8 @@ const (
 	Groups      = "groups/"
 	Chains      = "chains/"
 	Functions   = "functions/"
-	legs        = "legs/"
+	Elsewhere   = "functions-elsewhere/"
+	Paths       = "legs/"
 	nextZone    = "meta/next-zone"
 	nextPath    = "meta/next-path"
 	nextNumber  = "meta/next-instance"
@@ -159,8 +161,18 @@ func functionsIn(r vnet.GroupRef) string { return FunctionsOf(r.Tenant) + string
 // functionKey is where an instance is recorded. A container's id holds no slash (CNI, CNI_CONTAINERID).
 func functionKey(r vnet.GroupRef, container string) string { return functionsIn(r) + container }
 
+// elsewhereKey is where an instance on another node of the cluster is recorded, FunctionAt where the cluster records one.
+func elsewhereKey(i vnet.Instance) string {
+	return Elsewhere + strings.TrimPrefix(FunctionAt(i), Functions)
+}
+
+// FunctionAt is where a cluster records an instance. Containers' ids are a node's own.
+func FunctionAt(i vnet.Instance) string {
+	return functionsIn(i.Ref()) + string(i.Node) + "/" + i.Container
+}
+
 // legsKey is where a chain's legs with their paths are recorded.
-func legsKey(r vnet.ChainRef) string { return legs + r.String() }
+func legsKey(r vnet.ChainRef) string { return Paths + r.String() }
 
 // pathKey is where a path's chain is recorded, or since when its number rests.
 func pathKey(p uint32) string { return fmt.Sprintf("%s%d", paths, p) }

@@ -37,6 +37,12 @@ type Tx interface {
 	Range(prefix string, visit func(key string, value []byte) error) error
 }
 
+// isShared reports whether the transaction is one on the records of a whole cluster, as a Tx says that has a method Shared.
+func isShared(tx Tx) bool {
+	s, ok := tx.(interface{ Shared() bool })
+	return ok && s.Shared()
+}
+
 // ErrStop is what a visitor returns to end a Range without an error.
 var ErrStop = errors.New("stop")
 

@@ -40,6 +40,15 @@ func (c Chain) Ref() ChainRef { return ChainRef{c.Tenant, c.Name} }
 // IsSymmetric reports whether replies visit the functions, too.
 func (c Chain) IsSymmetric() bool { return c.Symmetric == nil || *c.Symmetric }
 
+// Names reports whether a classifier of the chain names an endpoint: itself, or by its labels.
+func (c Chain) Names(at Attachment, labels Labels) bool {
+	return slices.ContainsFunc(c.Classifiers, func(k Classifier) bool {
+		return slices.ContainsFunc([]Selector{k.From, k.To}, func(s Selector) bool {
+			return s.Endpoint == at.String() || len(s.Labels) > 0 && labels.Has(s.Labels)
+		})
+	})
+}
+
 // Normal checks a declaration and returns it with defaults filled in.
 func (c Chain) Normal() (Chain, error) {
 	if err := c.Tenant.Validate(); err != nil {

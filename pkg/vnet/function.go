@@ -55,6 +55,10 @@ type Instance struct {
 	Drained bool `json:"drained,omitempty"`
 	// Hung: probes do not come out of it. The word of tenetd.
 	Hung bool `json:"hung,omitempty"`
+	// Node has the instance, and Down says that a port of it is: in what nodes of a cluster tell each other. Empty, false: it
+	// is one of this node's own, whose ports can be looked at.
+	Node NodeName `json:"node,omitempty"`
+	Down bool     `json:"down,omitempty"`
 }
 
 // Ref returns the group the instance serves in.
@@ -64,6 +68,9 @@ func (i Instance) Ref() GroupRef { return GroupRef{i.Tenant, i.Group} }
 func (i Instance) Whole() bool { return i.Ingress != "" && i.Egress != "" }
 
 func (i Instance) String() string { return i.Ref().String() + "/" + i.Container }
+
+// Hop is a path's visit to the instance.
+func (i Instance) Hop() Hop { return Hop{i.Group, i.Number, i.Node} }
 
 // With returns the instance with one more of its ports. ErrExists if it has such a port already.
 func (i Instance) With(id EndpointID, f FunctionPort) (Instance, error) {

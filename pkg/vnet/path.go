@@ -28,13 +28,17 @@ type Path struct {
 // Hop is one instance on a path.
 type Hop struct {
 	Group    GroupName `json:"group"`
-	Instance uint32    `json:"instance"` // its number
+	Instance uint32    `json:"instance"`       // its number, on its node
+	Node     NodeName  `json:"node,omitempty"` // that it is on; empty: on the only one there is
 }
+
+// On reports whether the hop is on that node.
+func (h Hop) On(n NodeName) bool { return h.Node == "" || h.Node == n }
 
 // Leg is a part of a chain in which a connection keeps its addresses: all of it, or, where a
 // group rewrites them, up to that group, and from behind it on.
 type Leg struct {
-	// Number stands for the leg in the pipeline (16 bits, from 1). It is this node's own.
+	// Number stands for the leg in the pipeline (16 bits, from 1).
 	Number uint32      `json:"number"`
 	Groups []GroupName `json:"groups"`
 	Paths  []Path      `json:"paths"`

@@ -1,0 +1,186 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/paths"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Which ways lead through a chain is decided once for all nodes: in the transaction that changes what it depends on, by
+// whoever makes it. Nobody has to be there for it but who changes something.
+
+// Planned makes write decide anew on the paths of the tenants whose groups, chains or instances it writes.
+func Planned(write func(store.Tx) error) func(store.Tx) error {
+	return func(tx store.Tx) error {
+		t := touching{Tx: tx, tenants: map[vnet.TenantName]bool{}}
+		if err := write(t); err != nil {
+			return err
+		}
+		for tenant := range t.tenants {
+			if err := plan(tx, tenant); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// touching notes whose chains are touched.
+type touching struct {
+	store.Tx
+	tenants map[vnet.TenantName]bool
+}
+
+func (t touching) note(key string) {
+	for _, prefix := range []string{store.Groups, store.Chains, store.Functions} {
+		if rest, ok := strings.CutPrefix(key, prefix); ok {
+			tenant, _, _ := strings.Cut(rest, "/")
+			t.tenants[vnet.TenantName(tenant)] = true
+		}
+	}
+}
+
+// Shared says that the records are a whole cluster's.
+func (touching) Shared() bool { return true }
+
+func (t touching) Put(key string, value []byte) error {
+	t.note(key)
+	return t.Tx.Put(key, value)
+}
+
+func (t touching) Delete(key string) error {
+	t.note(key)
+	return t.Tx.Delete(key)
+}
+
+// plan decides on the paths of a tenant's chains, by what nodes say of their instances.
+func plan(tx store.Tx, tenant vnet.TenantName) error {
+	return paths.Plan(tx, tenant, func(i vnet.Instance) paths.State {
+		switch {
+		case !i.Whole():
+			return paths.Gone
+		case i.Down, i.Hung, tx.Get(offKey(i.Node)) != nil:
+			return paths.Dead
+		}
+		return paths.Serves
+	}, time.Now().UTC())
+}
+
+// tellFunctions tells the cluster of this node's instances, and decides on the paths through them in the same transaction.
+func (a *Agent) tellFunctions(ctx context.Context) error {
+	var serving []vnet.Instance
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		var err error
+		serving, err = n.Serving(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	want := map[string]vnet.Instance{}
+	for _, i := range serving {
+		i.Node = a.Name
+		want[store.FunctionAt(i)] = i
+	}
+	a.mu.Lock()
+	changed := a.functions == nil || len(want) != len(a.functions)
+	for key, i := range want {
+		changed = changed || a.functions[key] != i
+	}
+	a.mu.Unlock()
+	if !changed {
+		return nil
+	}
+	err = a.etcd.Update(ctx, Planned(func(tx store.Tx) error { return a.putFunctions(tx, want) }))
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.functions = want
+	a.mu.Unlock()
+	return nil
+}
+
+// putFunctions writes this node's instances as they should be. That one is drained is the cluster's word.
+func (a *Agent) putFunctions(tx store.Tx, want map[string]vnet.Instance) error {
+	if err := a.inSession(tx); err != nil {
+		return err
+	}
+	back := tx.Get(offKey(a.Name)) != nil // it was off, and its functions serve again
+	if back {
+		if err := tx.Delete(offKey(a.Name)); err != nil {
+			return err
+		}
+	}
+	index := holdings + string(a.Name) + "/" + store.Functions
+	var errs []error
+	have := map[string]bool{}
+	err := tx.Range(index, func(key string, _ []byte) error {
+		have[store.Functions+strings.TrimPrefix(key, index)] = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for key := range have {
+		if _, ok := want[key]; !ok {
+			errs = append(errs, tx.Delete(key), tx.Delete(index+strings.TrimPrefix(key, store.Functions)))
+		}
+	}
+	for key, i := range want {
+		var stands vnet.Instance
+		if value := tx.Get(key); value != nil {
+			if err := json.Unmarshal(value, &stands); err != nil {
+				return errors.Join(errRecord(key), err)
+			}
+		}
+		i.Drained = stands.Drained
+		if stands != i || back {
+			errs = append(errs, store.Save(tx, key, i))
+		}
+		if !have[key] {
+			errs = append(errs, tx.Put(index+strings.TrimPrefix(key, store.Functions), nil))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// inSession fails unless this run of tenetd is the one that the cluster takes the node's word from.
+func (a *Agent) inSession(tx store.Tx) error {
+	var p presence
+	value := tx.Get(aliveKey(a.Name))
+	if value == nil || json.Unmarshal(value, &p) != nil || p.Place != a.me.place {
+		return vnet.OfKind(vnet.ErrUnavailable, errors.New("the node has no lease from etcd now"))
+	}
+	return nil
+}
+
+// Drain says whether new connections may come to an instance in the container, on whatever node, or on that one if it is
+// named. Those that have it keep it.
+func Drain(tx store.Tx, ref vnet.GroupRef, container string, on vnet.NodeName, drained bool) error {
+	all, err := store.Instances(tx, ref.Tenant)
+	if err != nil {
+		return err
+	}
+	all = slices.DeleteFunc(all, func(i vnet.Instance) bool {
+		return i.Group != ref.Group || i.Container != container || on != "" && i.Node != on
+	})
+	if len(all) == 0 {
+		return vnet.WithHint(vnet.NotFoundf("group %s has no instance in container %s", ref, container), "see tenetctl function list")
+	}
+	for _, i := range all {
+		i.Drained = drained
+		if err := store.Save(tx, store.FunctionAt(i), i); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,240 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// A node whose lease has ended may be off, or only its tenetd may be, whose end must not stop traffic. So its address is
+// asked, too: only if that does not answer either is the node off. Whoever finds that out writes it down for all, and from
+// then on runs the grace: a lease that nobody keeps, so that it is etcd's clock that counts.
+
+// How often, and for how long, a node without a lease is asked whether it still is there.
+const (
+	pings    = 3
+	pingWait = time.Second
+)
+
+// watchNodes looks after nodes that have no lease.
+func (a *Agent) watchNodes(ctx context.Context) error {
+	a.mu.Lock()
+	var silent []Record
+	var ended []vnet.NodeName
+	for name, r := range a.nodes {
+		switch {
+		case a.alive[name] || name == a.Name:
+		case !a.off[name]:
+			silent = append(silent, r)
+		case !a.graced[name]:
+			ended = append(ended, name)
+		}
+	}
+	a.mu.Unlock()
+	var all sync.WaitGroup
+	gone := make([]bool, len(silent))
+	for i, r := range silent {
+		all.Go(func() { gone[i] = a.answersNot(ctx, r) })
+	}
+	all.Wait()
+	for i, r := range silent {
+		if gone[i] {
+			if err := a.declareOff(ctx, r.Name); err != nil {
+				return err
+			}
+		}
+	}
+	for _, name := range ended {
+		a.log.Warn("a node that is off has used up its grace: its addresses are free", "node", name)
+		if err := Remove(ctx, a.etcd, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// answersNot reports that the node's address does not answer, however often it is asked.
+func (a *Agent) answersNot(ctx context.Context, r Record) bool {
+	for range pings {
+		there, err := ping(ctx, r.VTEP, pingWait)
+		if there || ctx.Err() != nil {
+			return false
+		}
+		if err != nil {
+			a.log.Debug("ask a node without a lease whether it is there", "node", r.Name, "error", err)
+			pause(ctx)
+		}
+	}
+	return true
+}
+
+// declareOff writes down that the node is off, unless it has a lease again, or another was faster.
+func (a *Agent) declareOff(ctx context.Context, name vnet.NodeName) error {
+	lease, err := a.etcd.Client().Grant(ctx, int64(max(a.Grace, minGrace)/time.Second))
+	if err != nil {
+		return a.etcd.Error(err)
+	}
+	prefix := a.etcd.Prefix()
+	put, err := a.etcd.Client().Txn(ctx).If(
+		clientv3.Compare(clientv3.CreateRevision(prefix+aliveKey(name)), "=", 0),
+		clientv3.Compare(clientv3.CreateRevision(prefix+offKey(name)), "=", 0),
+		clientv3.Compare(clientv3.CreateRevision(prefix+nodeKey(name)), ">", 0),
+	).Then(
+		clientv3.OpPut(prefix+graceKey(name), string(a.Name), clientv3.WithLease(lease.ID)),
+		clientv3.OpPut(prefix+offKey(name), string(a.Name)),
+	).Commit()
+	if err != nil {
+		return a.etcd.Error(err)
+	}
+	if !put.Succeeded {
+		_, err := a.etcd.Client().Revoke(ctx, lease.ID)
+		return a.etcd.Error(err)
+	}
+	a.log.Warn("a node is off: neither its tenetd nor its address answers", "node", name)
+	return a.etcd.Update(ctx, func(tx store.Tx) error { return planFor(tx, name) })
+}
+
+const minGrace = time.Second
+
+// planFor decides anew on the chains that the node's instances serve in.
+func planFor(tx store.Tx, name vnet.NodeName) error {
+	tenants := map[vnet.TenantName]bool{}
+	prefix := holdings + string(name) + "/" + store.Functions
+	err := tx.Range(prefix, func(key string, _ []byte) error {
+		tenant, _, _ := strings.Cut(strings.TrimPrefix(key, prefix), "/")
+		tenants[vnet.TenantName(tenant)] = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for tenant := range tenants {
+		if err := plan(tx, tenant); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// applyOff takes over which nodes are off: their endpoints are not reached while they are.
+func (a *Agent) applyOff(ctx context.Context, whole bool, changes map[string][]byte) error {
+	a.mu.Lock()
+	turned := map[vnet.NodeName]bool{} // to off, or back
+	if whole {
+		for name := range a.off {
+			if changes[offKey(name)] == nil {
+				delete(a.off, name)
+				turned[name] = false
+			}
+		}
+		clear(a.graced)
+	}
+	for key, value := range changes {
+		if name, ok := strings.CutPrefix(key, grace); ok {
+			a.graced[vnet.NodeName(name)] = value != nil
+		}
+		text, ok := strings.CutPrefix(key, off)
+		if !ok {
+			continue
+		}
+		name := vnet.NodeName(text)
+		if a.off[name] != (value != nil) {
+			a.off[name] = value != nil
+			turned[name] = value != nil
+		}
+	}
+	var c node.OverlayChange
+	for _, t := range a.tenants {
+		for _, r := range t.remote {
+			switch is, ok := turned[r.Node]; {
+			case !ok:
+			case is:
+				c.GoneRemotes = append(c.GoneRemotes, r)
+			default:
+				c.Remotes = append(c.Remotes, r)
+			}
+		}
+	}
+	a.mu.Unlock()
+	if c.Empty() {
+		return nil
+	}
+	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error { return n.ChangeOverlay(ctx, c) })
+}
+
+// Authority is the cluster's store.
+type Authority interface {
+	store.Store
+	Client() *clientv3.Client
+	Prefix() string
+	Error(err error) error
+}
+
+// Remove takes a node that does not run out of the cluster: its endpoints, its blocks, its functions and its name are free.
+// vnet.ErrExists if it runs. Cut short, it can be done again.
+func Remove(ctx context.Context, s Authority, name vnet.NodeName) error {
+	c, prefix := s.Client(), s.Prefix()
+	absent := clientv3.Compare(clientv3.CreateRevision(prefix+aliveKey(name)), "=", 0)
+	own := prefix + holdings + string(name) + "/"
+	for {
+		const some = 40
+		got, err := c.Get(ctx, own, clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(some))
+		if err != nil {
+			return s.Error(err)
+		}
+		var ops []clientv3.Op
+		for _, kv := range got.Kvs {
+			ops = append(ops, clientv3.OpDelete(string(kv.Key)), clientv3.OpDelete(prefix+heldKey(name, strings.TrimPrefix(string(kv.Key), own))))
+		}
+		if len(ops) == 0 {
+			ops = []clientv3.Op{clientv3.OpDelete(prefix + nodeKey(name)), clientv3.OpDelete(prefix + offKey(name)), clientv3.OpDelete(prefix + graceKey(name)), clientv3.OpDelete(prefix + drainKey(name))}
+		}
+		done, err := c.Txn(ctx).If(absent).Then(ops...).Commit()
+		if err != nil {
+			return s.Error(err)
+		}
+		if !done.Succeeded {
+			return vnet.WithHint(vnet.Existsf("node %s runs", name), "have it leave: tenetctl node del %s --drain; or stop its tenetd first", name)
+		}
+		if len(got.Kvs) == 0 {
+			return s.Update(ctx, planAll)
+		}
+	}
+}
+
+// heldKey is the key of what a node's list names: of endpoints and functions it has the node's name in it.
+func heldKey(n vnet.NodeName, entry string) string {
+	p := strings.Split(entry, "/")
+	if last := len(p) - 1; p[0]+"/" != store.Blocks && last > 0 {
+		p = slices.Insert(p, last, string(n))
+	}
+	return strings.Join(p, "/")
+}
+
+// planAll decides anew on the chains of all tenants.
+func planAll(tx store.Tx) error {
+	chains, err := store.All[vnet.Chain](tx, store.Chains)
+	if err != nil {
+		return err
+	}
+	planned := map[vnet.TenantName]bool{}
+	for _, c := range chains {
+		if planned[c.Tenant] {
+			continue
+		}
+		planned[c.Tenant] = true
+		if err := plan(tx, c.Tenant); err != nil {
+			return fmt.Errorf("tenant %s: %w", c.Tenant, err)
+		}
+	}
+	return nil
+}
