@@ -128,7 +128,7 @@ error, mostly with a second one that starts with "hint:".`,
 	f.StringVarP(&a.output, "output", "o", "table", "`format`: table, json or yaml")
 	complete(root, "output", "table", "json", "yaml")
 	root.AddCommand(
-		newTenant(a), newNetwork(a), newUplink(a), newEndpoint(a), newGroup(a), newFunction(a), newChain(a), newApply(a),
+		newTenant(a), newNetwork(a), newUplink(a), newNode(a), newEndpoint(a), newGroup(a), newFunction(a), newChain(a), newApply(a),
 		newStatus(a), newSync(a), newTrace(a), newVersion(a),
 	)
 	// What has no verb of its own answers a wrong or missing one.

@@ -53,6 +53,9 @@ type Agent struct {
 	joined    bool
 	lease     clientv3.LeaseID // 0: etcd knows of none
 	connected bool             // to etcd, as far as is known
+	leaving   bool             // the cluster: an operator asked for it
+	left      bool             // what it gave back already was for that
+	parted    bool             // it has left, and takes no lease again
 	refused   error            // why the cluster does not want this node
 	nodes     map[vnet.NodeName]Record
 	alive     map[vnet.NodeName]bool
@@ -68,6 +71,7 @@ type Agent struct {
 	moved     chan struct{}              // closed when revision grows
 
 	kicked chan struct{} // what the cluster is told of may have changed
+	lost   chan struct{} // etcd does not answer
 }
 
 // New returns the agent of a node that is configured to be one of a cluster. Nothing is dialled yet.
@@ -80,7 +84,7 @@ func New(c node.Config, o Options, release func(context.Context, vnet.Endpoint) 
 		Config: c, Options: o, Release: release, log: log, etcd: s,
 		nodes: map[vnet.NodeName]Record{}, alive: map[vnet.NodeName]bool{}, off: map[vnet.NodeName]bool{}, graced: map[vnet.NodeName]bool{},
 		tenants: map[vnet.TenantName]*tenant{}, published: map[vnet.EndpointID]published{}, conflicts: map[vnet.EndpointID]string{},
-		failures: map[string]string{}, idle: map[held]time.Time{}, moved: make(chan struct{}), kicked: make(chan struct{}, 1),
+		failures: map[string]string{}, idle: map[held]time.Time{}, moved: make(chan struct{}), kicked: make(chan struct{}, 1), lost: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -116,10 +120,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		all.Go(func() { a.keep(ctx) })
 		all.Go(func() { a.mirror(ctx) })
 		all.Go(func() { a.guard(ctx) })
-		a.look(ctx)
+		all.Go(func() { a.asks(ctx) })
+		a.look(ctx, stop)
 	}
 	<-ctx.Done()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, errLeft) {
 		return err
 	}
 	return nil
@@ -160,7 +165,7 @@ func (a *Agent) join(ctx context.Context) error {
 }
 
 // look does what is to be done when the node's store has changed, and what is to be done now and then.
-func (a *Agent) look(ctx context.Context) {
+func (a *Agent) look(ctx context.Context, stop context.CancelCauseFunc) {
 	look, house := time.NewTicker(lookPause), time.NewTicker(housePause)
 	defer look.Stop()
 	defer house.Stop()
@@ -178,7 +183,7 @@ func (a *Agent) look(ctx context.Context) {
 			seen = time.Time{}
 		case <-look.C:
 		case <-house.C:
-			a.house(ctx)
+			a.house(ctx, stop)
 		}
 	}
 }
@@ -208,12 +213,30 @@ func (a *Agent) Kick() {
 }
 
 // house does what is to be done now and then.
-func (a *Agent) house(ctx context.Context) {
+func (a *Agent) house(ctx context.Context, stop context.CancelCauseFunc) {
 	l, err := a.local(ctx)
 	if !a.failed(ctx, "read the node's store", err) {
 		a.failed(ctx, "leave tenants", a.leave(ctx, l.tenants))
 	}
-	if a.away() == nil {
+	if a.away() != nil {
+		return
+	}
+	a.mu.Lock()
+	leaving, left := a.leaving, a.left
+	a.left = leaving
+	a.mu.Unlock()
+	switch {
+	case leaving:
+		out, err := a.stepOut(ctx)
+		if a.failed(ctx, "leave the cluster", err) || !out {
+			return
+		}
+		if !a.failed(ctx, "leave the cluster", a.part(ctx)) {
+			stop(errLeft)
+		}
+	case left: // it stays after all
+		a.failed(ctx, "stay in the cluster", a.stayed(ctx))
+	default:
 		a.failed(ctx, "give blocks back", a.returnIdle(ctx))
 	}
 }

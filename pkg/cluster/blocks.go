@@ -45,7 +45,7 @@ func (a *Agent) claim(ctx context.Context, h held) (vnet.NodeName, error) {
 		clientv3.OpPut(key, holderText(a.Name)), clientv3.OpPut(prefix+heldBlockKey(a.Name, h.ref, h.block), ""),
 	).Else(clientv3.OpGet(key), clientv3.OpGet(prefix+networkKey(h.ref))).Commit()
 	if err != nil {
-		return "", a.etcd.Error(err)
+		return "", a.told(ctx, err)
 	}
 	if !put.Succeeded {
 		if len(put.Responses[1].GetResponseRange().Kvs) == 0 {
@@ -73,6 +73,12 @@ func (a *Agent) claim(ctx context.Context, h held) (vnet.NodeName, error) {
 
 // need gets room for what an ADD asks for: the blocks of the addresses, and one of each family of the subnets.
 func (a *Agent) need(ctx context.Context, net vnet.Network, addrs []netip.Addr, subnets []netip.Prefix) error {
+	a.mu.Lock()
+	leaving := a.leaving
+	a.mu.Unlock()
+	if leaving {
+		return errLeaves
+	}
 	for _, addr := range addrs {
 		s, ok := net.SubnetOf(addr)
 		if !ok {
@@ -118,7 +124,7 @@ func (a *Agent) claimAny(ctx context.Context, r vnet.Ref, s vnet.Subnet) (bool, 
 	prefix := a.etcd.Prefix() + store.BlocksIn(r)
 	got, err := a.etcd.Client().Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
 	if err != nil {
-		return false, a.etcd.Error(err)
+		return false, a.told(ctx, err)
 	}
 	taken := make(map[string]bool, len(got.Kvs))
 	for _, kv := range got.Kvs {
@@ -159,7 +165,7 @@ func (a *Agent) ahead(ctx context.Context, net vnet.Network) error {
 		return err
 	}
 	err = a.need(ctx, net, nil, short)
-	if errors.Is(err, vnet.ErrExhausted) {
+	if errors.Is(err, vnet.ErrExhausted) || errors.Is(err, errLeaves) {
 		return nil // whoever needs one is told
 	}
 	return err
@@ -195,7 +201,7 @@ func (a *Agent) recoverBlocks(ctx context.Context) error {
 	prefix := a.etcd.Prefix() + heldBlocks(a.Name)
 	got, err := a.etcd.Client().Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
 	if err != nil {
-		return a.etcd.Error(err)
+		return a.told(ctx, err)
 	}
 	there := map[held]bool{}
 	for _, kv := range got.Kvs {
@@ -274,7 +280,7 @@ func (a *Agent) giveBack(ctx context.Context, h held) error {
 		clientv3.OpDelete(key), clientv3.OpDelete(prefix+heldBlockKey(a.Name, h.ref, h.block)),
 	).Else(clientv3.OpDelete(prefix + heldBlockKey(a.Name, h.ref, h.block))).Commit()
 	if err != nil {
-		return a.etcd.Error(err)
+		return a.told(ctx, err)
 	}
 	a.log.Info("gave a block of addresses back", "network", h.ref, "block", h.block)
 	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {

@@ -101,6 +101,7 @@ func (a *Agent) tellFunctions(ctx context.Context) error {
 	}
 	err = a.etcd.Update(ctx, Planned(func(tx store.Tx) error { return a.putFunctions(tx, want) }))
 	if err != nil {
+		a.note(ctx, err)
 		return err
 	}
 	a.mu.Lock()
@@ -158,7 +159,7 @@ func (a *Agent) inSession(tx store.Tx) error {
 	var p presence
 	value := tx.Get(aliveKey(a.Name))
 	if value == nil || json.Unmarshal(value, &p) != nil || p.Place != a.me.place {
-		return vnet.OfKind(vnet.ErrUnavailable, errors.New("the node has no lease from etcd now"))
+		return errors.New("the node has no lease from etcd now")
 	}
 	return nil
 }

@@ -185,16 +185,20 @@ func (a *Agent) keep(ctx context.Context) {
 		a.mu.Unlock()
 		if lease != 0 {
 			if answers, err := a.etcd.Client().KeepAlive(ctx, lease); err == nil {
-				for range answers {
+				for range answers { // until it is lost
+					a.heard()
 				}
 			}
-			if ctx.Err() != nil {
-				return
-			}
+		}
+		a.mu.Lock()
+		a.lease = 0
+		parted := a.parted
+		a.mu.Unlock()
+		if parted || ctx.Err() != nil {
+			return
+		}
+		if lease != 0 {
 			a.log.Warn("the node's lease was lost")
-			a.mu.Lock()
-			a.lease = 0
-			a.mu.Unlock()
 		}
 		if err := a.again(ctx); err != nil && ctx.Err() == nil {
 			a.log.Debug("cannot take a lease", "error", err)

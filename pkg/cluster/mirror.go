@@ -23,25 +23,10 @@ var concerns = map[string]node.Concern{store.Groups: node.AllFlows, store.Chains
 // mirror keeps what the node has of the cluster's records as they are in etcd, until ctx ends.
 func (a *Agent) mirror(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := a.etcd.Mirror(ctx, append([]string{Nodes, alive, off, grace}, declared...), a.connection, a.apply)
+		err := a.etcd.Mirror(ctx, append([]string{Nodes, alive, off, grace, drains}, declared...), a.connection, a.apply)
 		if ctx.Err() == nil {
 			a.log.Error("follow the cluster", "error", err)
 			pause(ctx)
-		}
-	}
-}
-
-// connection notes whether etcd answers.
-func (a *Agent) connection(up bool) {
-	a.mu.Lock()
-	was := a.connected
-	a.connected = up
-	a.mu.Unlock()
-	if was != up {
-		if up {
-			a.log.Info("etcd answers")
-		} else {
-			a.log.Warn("etcd does not answer: the node goes on with what it has")
 		}
 	}
 }

@@ -81,7 +81,7 @@ func (a *Agent) answersNot(ctx context.Context, r Record) bool {
 func (a *Agent) declareOff(ctx context.Context, name vnet.NodeName) error {
 	lease, err := a.etcd.Client().Grant(ctx, int64(max(a.Grace, minGrace)/time.Second))
 	if err != nil {
-		return a.etcd.Error(err)
+		return a.told(ctx, err)
 	}
 	prefix := a.etcd.Prefix()
 	put, err := a.etcd.Client().Txn(ctx).If(
@@ -93,11 +93,11 @@ func (a *Agent) declareOff(ctx context.Context, name vnet.NodeName) error {
 		clientv3.OpPut(prefix+offKey(name), string(a.Name)),
 	).Commit()
 	if err != nil {
-		return a.etcd.Error(err)
+		return a.told(ctx, err)
 	}
 	if !put.Succeeded {
 		_, err := a.etcd.Client().Revoke(ctx, lease.ID)
-		return a.etcd.Error(err)
+		return a.told(ctx, err)
 	}
 	a.log.Warn("a node is off: neither its tenetd nor its address answers", "node", name)
 	return a.etcd.Update(ctx, func(tx store.Tx) error { return planFor(tx, name) })
@@ -137,6 +137,9 @@ func (a *Agent) applyOff(ctx context.Context, whole bool, changes map[string][]b
 			}
 		}
 		clear(a.graced)
+	}
+	if value, ok := changes[drainKey(a.Name)]; ok || whole {
+		a.leaving = value != nil
 	}
 	for key, value := range changes {
 		if name, ok := strings.CutPrefix(key, grace); ok {

@@ -28,7 +28,7 @@ func (a *Agent) readPublished(ctx context.Context) error {
 	prefix := a.etcd.Prefix() + heldEndpoints(a.Name)
 	got, err := a.etcd.Client().Get(ctx, prefix, clientv3.WithPrefix())
 	if err != nil {
-		return a.etcd.Error(err)
+		return a.told(ctx, err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -162,7 +162,7 @@ func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) er
 		clientv3.OpPut(prefix+endpointKey(r), what), clientv3.OpPut(prefix+heldEndpointKey(r), what),
 	).Commit()
 	if err != nil {
-		return a.etcd.Error(err)
+		return a.told(ctx, err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -180,7 +180,7 @@ func (a *Agent) withdraw(ctx context.Context, r vnet.Remote) error {
 	prefix := a.etcd.Prefix()
 	_, err := a.etcd.Client().Txn(ctx).Then(clientv3.OpDelete(prefix+endpointKey(r)), clientv3.OpDelete(prefix+heldEndpointKey(r))).Commit()
 	if err != nil {
-		return a.etcd.Error(err)
+		return a.told(ctx, err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/tenet-cni/tenet/pkg/ovs"
 	"github.com/tenet-cni/tenet/pkg/paths"
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/veth"
@@ -126,4 +127,34 @@ func (n *Node) Discard(ctx context.Context, id vnet.EndpointID) error {
 		return nil
 	}
 	return err
+}
+
+// Part makes the node one on its own, which was of a cluster: its store forgets what others declared, and its bridge the
+// way to them. The caller has seen to it that no endpoint is here.
+func (n *Node) Part(ctx context.Context) error {
+	var own store.Overlay
+	err := n.Store.Update(ctx, func(tx store.Tx) error {
+		var err error
+		if own, err = store.FindOverlay(tx); err != nil {
+			return err
+		}
+		return errors.Join(store.DeleteOverlay(tx), store.LeaveCluster(tx), store.ForgetDeclared(tx))
+	})
+	if err != nil {
+		return err
+	}
+	on, err := n.on(ctx, own.Bridge)
+	if err != nil {
+		return err
+	}
+	if _, err := on.connectAll(ctx, true); err != nil && !absent(err) {
+		return err
+	}
+	var errs []error
+	for _, e := range vnet.Encapsulations {
+		if err := on.sw.Unplug(ctx, own.Bridge, e.Link()); err != nil && !errors.Is(err, ovs.ErrNotFound) {
+			errs = append(errs, kind(err))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -36,6 +36,25 @@ func DeleteOverlay(tx Tx) error {
 	return tx.Delete(overlayKey)
 }
 
+// ForgetDeclared removes what is declared, with all that is recorded of it, where nothing of it is in use.
+func ForgetDeclared(tx Tx) error {
+	for _, prefix := range []string{Paths, Elsewhere, Chains, Groups} {
+		if err := deleteAll(tx, prefix); err != nil {
+			return err
+		}
+	}
+	networks, err := All[vnet.Network](tx, Networks)
+	if err != nil {
+		return err
+	}
+	for _, n := range networks {
+		if err := DeleteNetwork(tx, n.Ref()); err != nil {
+			return err
+		}
+	}
+	return deleteAll(tx, Tenants)
+}
+
 func deleteAll(tx Tx, prefix string) error {
 	var keys []string
 	err := tx.Range(prefix, func(key string, _ []byte) error {

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tenet-cni/tenet/pkg/cluster"
+	"github.com/tenet-cni/tenet/pkg/etcd"
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+func newNode(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "node", Short: "The machines of a cluster",
+		Long: `A node is a machine that runs the switch. One whose configuration names etcd is
+one of a cluster: its tenetd joins it when it starts. The commands ask etcd, and
+work on any of its nodes.`,
+	}
+	cmd.AddCommand(newNodeList(a), newNodeShow(a), newNodeDel(a), newNodeStay(a))
+	return cmd
+}
+
+// nodeView is a node as it is shown.
+type nodeView struct {
+	cluster.NodeState
+
+	Held []string `json:"held,omitempty"`
+}
+
+func newNodeList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List the cluster's nodes", Args: exactly(),
+		Long: `list lists the nodes of the cluster. A node runs; or it is silent: its tenetd has
+not been heard of for some time, but its address answers, so that its traffic goes
+on; or it is off: neither answers; or it leaves.`,
+		Example: "  tenetctl node list\n  tenetctl node list -o json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var nodes []cluster.NodeState
+			err := a.onCluster(cmd.Context(), func(ctx context.Context, _ *node.Node, s *etcd.Store) error {
+				var err error
+				nodes, err = cluster.ListNodes(ctx, s, "")
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.print(nodes, func(w io.Writer) {
+				var rows [][]any
+				for _, n := range nodes {
+					rows = append(rows, []any{n.Name, n.State, n.VTEP, n.Encapsulation, n.MTU, n.Endpoints, n.Blocks, n.Functions, n.Version})
+				}
+				columns(w, []any{"NODE", "STATE", "VTEP", "ENCAPSULATION", "MTU", "ENDPOINTS", "BLOCKS", "FUNCTIONS", "VERSION"}, rows)
+			})
+		},
+	}
+}
+
+func newNodeShow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "show NODE", Short: "Show one node", Args: exactly("NODE"),
+		Long:    "show shows a node of the cluster, with the blocks of addresses that it holds.",
+		Example: "  tenetctl node show n1",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var view nodeView
+			err := a.onCluster(cmd.Context(), func(ctx context.Context, _ *node.Node, s *etcd.Store) error {
+				nodes, err := cluster.ListNodes(ctx, s, vnet.NodeName(args[0]))
+				if err != nil {
+					return err
+				}
+				view.NodeState = nodes[0]
+				view.Held, err = cluster.HeldBlocks(ctx, s, view.Name)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.print(view, func(w io.Writer) {
+				columns(w, nil, [][]any{
+					{"node", view.Name},
+					{"state", view.State},
+					{"vtep", view.VTEP},
+					{"encapsulation", view.Encapsulation},
+					{"underlay mtu", view.MTU},
+					{"joined", view.Joined.Format(time.RFC3339)},
+					{"version", view.Version},
+					{"endpoints", view.Endpoints},
+					{"functions", view.Functions},
+					{"blocks", list(view.Held)},
+				})
+			})
+		},
+	}
+}
+
+func newNodeDel(a *app) *cobra.Command {
+	drain := false
+	cmd := &cobra.Command{
+		Use: "del NODE", Aliases: []string{"delete"}, Short: "Take a node out of the cluster", Args: exactly("NODE"),
+		Long: `del takes a node that does not run out of the cluster: its endpoints are
+withdrawn, and its addresses are free for others at once, without waiting for the
+end of its grace. It refuses while the node runs.
+
+With --drain it asks a node that runs to leave. The node takes no new container,
+gives its blocks of addresses back as they are released, and leaves with its last
+container. del waits for that, for as long as --timeout says; the node goes on by
+itself. Empty etcd.endpoints in its configuration before its tenetd is started
+again, or it joins anew.`,
+		Example: "  tenetctl node del n3\n  tenetctl node del n2 --drain --timeout 10m",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := vnet.NodeName(args[0])
+			err := a.onCluster(cmd.Context(), func(ctx context.Context, _ *node.Node, s *etcd.Store) error {
+				if _, err := cluster.ListNodes(ctx, s, name); err != nil {
+					return err
+				}
+				if !drain {
+					return cluster.Remove(ctx, s, name)
+				}
+				if err := cluster.Leave(ctx, s, name); err != nil {
+					return err
+				}
+				return a.awaitLeft(ctx, s, name)
+			})
+			if err != nil {
+				return err
+			}
+			return a.printOutcomes([]outcome{{"Node", string(name), deleted}})
+		},
+	}
+	cmd.Flags().BoolVar(&drain, "drain", false, "ask a node that runs to leave, and wait for it")
+	return cmd
+}
+
+func newNodeStay(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "stay NODE", Short: "Take back that a node is to leave", Args: exactly("NODE"),
+		Long:    "stay takes back what del --drain asked, as long as the node has not left.",
+		Example: "  tenetctl node stay n2",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := vnet.NodeName(args[0])
+			err := a.onCluster(cmd.Context(), func(ctx context.Context, _ *node.Node, s *etcd.Store) error { return cluster.Stay(ctx, s, name) })
+			if err != nil {
+				return err
+			}
+			return a.printOutcomes([]outcome{{"Node", string(name), "stays"}})
+		},
+	}
+}
+
+// awaitLeft waits until the node is none of the cluster's, and says how far it has come.
+func (a *app) awaitLeft(ctx context.Context, s *etcd.Store, name vnet.NodeName) error {
+	const pause = 500 * time.Millisecond
+	said := ""
+	for {
+		nodes, err := cluster.ListNodes(ctx, s, "")
+		if err != nil {
+			return err
+		}
+		left := ""
+		for _, n := range nodes {
+			if n.Name == name {
+				left = fmt.Sprintf("%s and %s", plural(int(n.Endpoints), "endpoint"), plural(int(n.Blocks), "block"))
+			}
+		}
+		if left == "" {
+			return nil
+		}
+		if left != said {
+			fmt.Fprintf(a.err, "tenetctl: node %s still has %s\n", name, left)
+			said = left
+		}
+		select {
+		case <-ctx.Done():
+			return vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("node %s still has %s", name, left)),
+				"it goes on leaving; wait on with the same command, or have it stay: tenetctl node stay %s", name)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// onCluster runs fn with the cluster's store. vnet.ErrInvalid if this node is configured to be one on its own.
+func (a *app) onCluster(ctx context.Context, fn func(context.Context, *node.Node, *etcd.Store) error) error {
+	return a.on(ctx, func(ctx context.Context, n *node.Node) error {
+		if !n.Clustered() {
+			return vnet.WithHint(vnet.Invalidf("this node is one on its own"), `"etcd": {"endpoints": […]} in its configuration makes it one of a cluster; --config names another`)
+		}
+		s, err := etcd.Open(etcd.Config(n.Etcd))
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		return fn(ctx, n, s)
+	})
+}

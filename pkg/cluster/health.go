@@ -1,0 +1,77 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Whether etcd answers is learnt from what is asked of it anyhow. When a call has failed it is asked nothing but whether
+// it is back, so that nobody waits for it in vain.
+
+const (
+	askPause = 300 * time.Millisecond
+	askWait  = time.Second
+)
+
+// heard notes that etcd answers.
+func (a *Agent) heard() { a.connection(true) }
+
+// connection notes whether etcd answers.
+func (a *Agent) connection(up bool) {
+	a.mu.Lock()
+	was := a.connected
+	a.connected = up
+	a.mu.Unlock()
+	switch {
+	case was == up:
+	case up:
+		a.log.Info("etcd answers")
+		a.Kick()
+	default:
+		a.log.Warn("etcd does not answer: the node goes on with what it has")
+		select {
+		case a.lost <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// told gives an error of etcd its kind, and notes that it does not answer, if that is what it says.
+func (a *Agent) told(ctx context.Context, err error) error {
+	err = a.etcd.Error(err)
+	a.note(ctx, err)
+	return err
+}
+
+func (a *Agent) note(ctx context.Context, err error) {
+	if errors.Is(err, vnet.ErrUnavailable) && ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		a.connection(false)
+	}
+}
+
+// asks asks etcd, once it has not answered, until it does.
+func (a *Agent) asks(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.lost:
+		}
+		for ctx.Err() == nil {
+			call, cancel := context.WithTimeout(ctx, askWait)
+			_, err := a.etcd.Client().Get(call, a.etcd.Prefix()+nodeKey(a.Name))
+			cancel()
+			if err == nil {
+				a.heard()
+				break
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(askPause):
+			}
+		}
+	}
+}
