@@ -25,16 +25,23 @@ type Stream struct {
 
 	mu      sync.Mutex
 	arrived map[uint64]time.Time
+	latest  time.Time // arrival
 }
 
 // Stream begins to send. It ends with Lost, or with the test.
 func (c *Container) Stream(to *Container) *Stream {
 	c.tb.Helper()
+	return c.StreamTo(to, to.IP4)
+}
+
+// StreamTo is Stream to an address that leads to the other container.
+func (c *Container) StreamTo(to *Container, address netip.Addr) *Stream {
+	c.tb.Helper()
 	ctx, stop := context.WithCancel(context.WithoutCancel(c.tb.Context()))
 	s := &Stream{tb: c.tb, stop: stop, arrived: map[uint64]time.Time{}}
 	to.In(func() error {
 		var err error
-		s.in, err = (&net.ListenConfig{}).ListenPacket(context.Background(), "udp4", ":0")
+		s.in, err = (&net.ListenConfig{}).ListenPacket(context.Background(), "udp", ":0")
 		return err
 	})
 	raw, err := s.in.(*net.UDPConn).SyscallConn()
@@ -47,7 +54,7 @@ func (c *Container) Stream(to *Container) *Stream {
 	var out net.Conn
 	c.In(func() error {
 		var err error
-		out, err = net.Dial("udp", netip.AddrPortFrom(to.IP4, uint16(number)).String()) //nolint:noctx // connects at once
+		out, err = net.Dial("udp", netip.AddrPortFrom(address, uint16(number)).String()) //nolint:noctx // connects at once
 		return err
 	})
 	s.done.Go(func() { s.send(ctx, out) })
@@ -88,7 +95,8 @@ func (s *Stream) receive() {
 		}
 		if n == 8 {
 			s.mu.Lock()
-			s.arrived[binary.BigEndian.Uint64(buf)] = time.Now()
+			s.latest = time.Now()
+			s.arrived[binary.BigEndian.Uint64(buf)] = s.latest
 			s.mu.Unlock()
 		}
 	}
@@ -111,6 +119,16 @@ func (s *Stream) Flows() {
 	})
 }
 
+// Stalls waits until nothing has arrived for a while.
+func (s *Stream) Stalls() {
+	s.tb.Helper()
+	Eventually(s.tb, "the stream to stall", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return !s.latest.IsZero() && time.Since(s.latest) > Stretch(200*time.Millisecond)
+	})
+}
+
 // Lost ends the stream and returns how many datagrams did not arrive, and the longest time in which none did.
 func (s *Stream) Lost() (int, time.Duration) {
 	s.tb.Helper()
@@ -123,14 +141,17 @@ func (s *Stream) Lost() (int, time.Duration) {
 	for i := range s.arrived {
 		last = max(last, i)
 	}
-	before := s.arrived[0]
+	var before time.Time
 	for i := range last {
 		at, ok := s.arrived[i]
 		if !ok {
 			lost++
 			continue
 		}
-		silence, before = max(silence, at.Sub(before)), at
+		if !before.IsZero() {
+			silence = max(silence, at.Sub(before))
+		}
+		before = at
 	}
 	s.stop()
 	return lost, silence
