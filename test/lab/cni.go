@@ -22,7 +22,12 @@ type Conf map[string]any
 func (h *Host) Conf(tenant, network string, subnets ...string) Conf {
 	c := Conf{
 		"cniVersion": "1.1.0", "name": tenant + "-" + network, "type": "tenet", "tenant": tenant, "network": network,
-		"ovsRunDir": h.RunDir, "dataDir": h.DataDir, "datapath": h.Datapath,
+		"datapath": h.Datapath,
+	}
+	if h.Config != "" {
+		c["config"] = h.Config
+	} else {
+		c["ovsRunDir"], c["dataDir"] = h.RunDir, h.DataDir
 	}
 	var list []any
 	for _, s := range subnets {

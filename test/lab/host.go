@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"net/netip"
 	"path/filepath"
 	"testing"
 
@@ -18,12 +19,29 @@ type Host struct {
 	tb      testing.TB
 	Bin     string // CNI_PATH
 	DataDir string
+	Name    string // in a Fleet; elsewhere empty
+	// Config is the configuration file that programs are told of; empty: they are told of all by options and keys.
+	Config string
+
+	fleet   *Fleet // nil outside
+	machine *machine
+}
+
+// A machine is what a host has in common with its copies for subtests.
+type machine struct {
+	daemons []*Daemon // that were started since the power came on
+
+	// On the underlay.
+
+	fabric      *Fabric // nil: it is on none
+	number      int
+	vtep, vtep6 netip.Addr
 }
 
 // NewHost starts a node's switch. The plugin makes the bridge with the first ADD.
 func NewHost(tb testing.TB) *Host {
 	tb.Helper()
-	h := &Host{Switch: ovstest.Start(tb, ovstest.Real()), tb: tb}
+	h := &Host{Switch: ovstest.Start(tb, ovstest.Real()), tb: tb, machine: &machine{}}
 	h.Bin = Programs(tb)
 	h.DataDir = filepath.Join(tb.TempDir(), "data")
 	return h

@@ -1,8 +1,8 @@
 // Package lab builds a node for a test, of the real things: a private Open vSwitch, a network namespace that plays
 // the host's, more of them that play containers, and the built plugins, executed as a container runtime does.
 //
-// A test begins with NewHost. Everything ends with the test. Hosts do not meet: each has a namespace, a switch and a
-// data directory of its own.
+// A test begins with NewHost, or, for several nodes, with NewFleet. Everything ends with the test. Each host has a
+// namespace, a switch and a data directory of its own, and meets others in a fleet alone.
 //
 // The environment:
 //

@@ -72,3 +72,26 @@ func RunIn(tb testing.TB, path string, args ...string) (string, error) {
 	}
 	return strings.TrimSpace(out.String()), err
 }
+
+// ip runs commands of ip(8) in the namespace at path, all by one process.
+func ip(tb testing.TB, path string, commands ...string) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), Patience())
+	defer cancel()
+	var out bytes.Buffer
+	err := Inside(path, func() error {
+		cmd := exec.CommandContext(ctx, "ip", "-batch", "-")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(strings.Join(commands, "\n")), &out, &out
+		return cmd.Run()
+	})
+	if err != nil {
+		tb.Fatalf("ip: %v\n%s\n%s", err, strings.Join(commands, "\n"), out.String())
+	}
+}
+
+// nft runs nftables' commands in the namespace at path, one a line, all or none.
+func nft(tb testing.TB, path, commands string) {
+	tb.Helper()
+	_, err := RunIn(tb, path, "nft", commands)
+	Must(tb, err)
+}

@@ -10,7 +10,7 @@ import (
 
 // Tenetctl runs the operator's program for this host, in the host's namespace, and returns what it prints.
 func (h *Host) Tenetctl(args ...string) (string, error) {
-	at := []string{filepath.Join(h.Bin, "tenetctl"), "--data-dir=" + h.DataDir, "--ovs-run-dir=" + h.RunDir, "--bridge=" + Bridge}
+	at := append([]string{filepath.Join(h.Bin, "tenetctl")}, h.told()...)
 	return RunIn(h.tb, h.NetNS, append(at, args...)...)
 }
 

@@ -30,10 +30,11 @@ func (h *Host) BeginTenetd() *Daemon {
 	h.tb.Helper()
 	d := &Daemon{h: h}
 	Must(h.tb, Inside(h.NetNS, func() error {
-		d.cmd = exec.Command(filepath.Join(h.Bin, "tenetd"), "--data-dir="+h.DataDir, "--ovs-run-dir="+h.RunDir, "--bridge="+Bridge, "--log-level=debug") //nolint:noctx // ended below
+		d.cmd = exec.Command(filepath.Join(h.Bin, "tenetd"), append(h.told(), "--log-level=debug")...) //nolint:noctx // ended below
 		d.cmd.Stderr = &d.log
 		return d.cmd.Start()
 	}))
+	h.machine.daemons = append(h.machine.daemons, d)
 	h.tb.Cleanup(func() {
 		d.End(syscall.SIGKILL)
 		if h.tb.Failed() {
