@@ -11,11 +11,12 @@ import (
 	"time"
 
 	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/store/storetest"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
 func TestBoltIsAStore(t *testing.T) {
-	conforms(t, func(t *testing.T) func() store.Store {
+	storetest.Conforms(t, func(t *testing.T) func() store.Store {
 		dir := filepath.Join(t.TempDir(), "not", "there", "yet")
 		return func() store.Store { return store.OpenBolt(dir) }
 	})

@@ -49,7 +49,7 @@ var jobs = map[string]func(*store.Bolt) error{
 	"write": func(s *store.Bolt) error {
 		for i := 0; ; i++ {
 			value := strings.Repeat("x", i%2000) + strconv.Itoa(i)
-			err := s.Update(context.Background(), inTurn([]func(store.Tx) error{put(fmt.Sprintf("left/%d", i%50), value), put(fmt.Sprintf("right/%d", i%50), value)}))
+			err := s.Update(context.Background(), inTurn(put(fmt.Sprintf("left/%d", i%50), value), put(fmt.Sprintf("right/%d", i%50), value)))
 			if err != nil {
 				return err
 			}
@@ -66,7 +66,7 @@ var jobs = map[string]func(*store.Bolt) error{
 		if !errors.Is(err, vnet.ErrUnavailable) {
 			return fmt.Errorf("got %w, want an ErrUnavailable", err)
 		}
-		return s.View(context.Background(), inTurn([]func(store.Tx) error{wants("a", "x"), wants("big", "")}))
+		return s.View(context.Background(), inTurn(wants("a", "x"), wants("big", "")))
 	},
 }
 
