@@ -26,11 +26,11 @@ func (h *Host) Tenetd() *Daemon {
 }
 
 // BeginTenetd starts the daemon, as Tenetd does, and waits for nothing.
-func (h *Host) BeginTenetd() *Daemon {
+func (h *Host) BeginTenetd(args ...string) *Daemon {
 	h.tb.Helper()
 	d := &Daemon{h: h}
 	Must(h.tb, Inside(h.NetNS, func() error {
-		d.cmd = exec.Command(filepath.Join(h.Bin, "tenetd"), append(h.told(), "--log-level=debug")...) //nolint:noctx // ended below
+		d.cmd = exec.Command(filepath.Join(h.Bin, "tenetd"), append(append(h.told(), "--log-level=debug"), args...)...) //nolint:noctx // ended below
 		d.cmd.Stderr = &d.log
 		return d.cmd.Start()
 	}))

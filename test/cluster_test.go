@@ -1,0 +1,128 @@
+package test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/tenet-cni/tenet/pkg/etcd/etcdtest"
+	"github.com/tenet-cni/tenet/test/lab"
+)
+
+// cluster is a fleet with an etcd, whose nodes run tenetd and have joined.
+type cluster struct {
+	*lab.Fleet
+
+	t       *testing.T
+	etcd    *etcdtest.Cluster
+	daemons map[*lab.Host]*lab.Daemon
+}
+
+// shortLease makes tenetd's lease as short as etcd allows, for what is to happen after it.
+var shortLease = []string{"--lease=2s"}
+
+// newCluster makes a cluster of n nodes on an etcd of one member or three.
+func newCluster(t *testing.T, n, members int, args ...string) *cluster {
+	t.Helper()
+	c := &cluster{Fleet: lab.NewFleet(t, n), t: t, daemons: map[*lab.Host]*lab.Daemon{}}
+	var listen []string
+	for _, a := range c.Etcd()[:members] {
+		listen = append(listen, a.String())
+	}
+	c.etcd = etcdtest.Start(t, etcdtest.Members(members), etcdtest.NetNS(c.Fabric.NetNS), etcdtest.Listen(listen...))
+	c.EtcdEndpoints = c.etcd.Endpoints()
+	for _, h := range c.Nodes {
+		h.WriteConfig(nil)
+		c.daemons[h] = h.BeginTenetd(args...)
+	}
+	for _, h := range c.Nodes {
+		c.joined(h)
+	}
+	return c
+}
+
+// joined waits until the node's tenetd has joined the cluster.
+func (c *cluster) joined(h *lab.Host) {
+	c.t.Helper()
+	c.daemons[h].Logs("joined the cluster")
+	c.daemons[h].Logs("etcd answers")
+}
+
+// restart begins the node's tenetd anew.
+func (c *cluster) restart(h *lab.Host, args ...string) {
+	c.t.Helper()
+	c.daemons[h] = h.BeginTenetd(args...)
+}
+
+// ctl runs tenetctl on a node; it must succeed.
+func (c *cluster) ctl(h *lab.Host, args ...string) string {
+	c.t.Helper()
+	out, err := h.Tenetctl(args...)
+	lab.Must(c.t, err)
+	return out
+}
+
+// known waits until all nodes have the network.
+func (c *cluster) known(network string) {
+	c.t.Helper()
+	for _, h := range c.Nodes {
+		lab.Eventually(c.t, h.Name+" to know network "+network, func() bool {
+			_, err := h.Tenetctl("network", "show", network)
+			return err == nil
+		})
+	}
+}
+
+// network declares a network on a node, and waits until all have it.
+func (c *cluster) network(h *lab.Host, name string, args ...string) {
+	c.t.Helper()
+	c.ctl(h, append([]string{"network", "add", name}, args...)...)
+	c.known(name)
+}
+
+// A network spans the nodes: its endpoints reach each other in both families, wherever they are, by ping, TCP and
+// datagrams as long as the MTU allows; so do the networks of a tenant; and two tenants may have the same of everything.
+func TestNetworkSpansNodes(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	n1, n2, n3 := c.Nodes[0], c.Nodes[1], c.Nodes[2]
+	c.network(n1, "blue/web", "--subnet", web4, "--subnet", web6)
+	c.network(n2, "blue/db", "--subnet", "10.9.0.0/24", "--subnet", "fd00:9::/64")
+	c.network(n3, "red/web", "--subnet", web4, "--subnet", web6)
+	blue := []*lab.Container{n1.Attach("b1", n1.Conf("blue", "web")), n2.Attach("b2", n2.Conf("blue", "web")), n3.Attach("b3", n3.Conf("blue", "db"))}
+	twin := blue[1].IP4 // of another tenant, elsewhere
+	red := n1.Attach("r1", n1.Conf("red", "web"), "IP="+twin.String())
+	other := n3.Attach("r3", n3.Conf("red", "web"))
+	seen := map[netip.Addr]bool{}
+	for _, e := range blue {
+		if seen[e.IP4] || seen[e.IP6] {
+			t.Errorf("%s has addresses that another has: %s, %s", e.ID, e.IP4, e.IP6)
+		}
+		seen[e.IP4], seen[e.IP6] = true, true
+		e.Echo(80)
+	}
+	red.Echo(80)
+	for _, from := range blue {
+		for _, to := range blue {
+			if from == to {
+				continue
+			}
+			for _, a := range []netip.Addr{to.IP4, to.IP6} {
+				lab.Eventually(t, from.ID+" to reach "+to.ID+" at "+a.String(), func() bool { return from.Pings(a) })
+				for _, network := range []string{"tcp", "udp", "icmp"} {
+					lab.Must(t, from.Exchange(network, netip.AddrPortFrom(a, 80), "hello"))
+				}
+			}
+		}
+	}
+	token := "for red alone"
+	hears := blue[1].Capture()
+	lab.Must(t, other.Exchange("udp", netip.AddrPortFrom(twin, 80), token))
+	if hears.Count(token) > 0 {
+		t.Error("a tenant's datagram came to another's endpoint of the same address")
+	}
+	for _, h := range c.Nodes {
+		if out := c.ctl(h, "status"); !strings.Contains(out, "agrees") {
+			t.Errorf("%s: %s", h.Name, out)
+		}
+	}
+}
