@@ -18,9 +18,6 @@ type cluster struct {
 	daemons map[*lab.Host]*lab.Daemon
 }
 
-// shortLease makes tenetd's lease as short as etcd allows, for what is to happen after it.
-var shortLease = []string{"--lease=2s"}
-
 // newCluster makes a cluster of n nodes on an etcd of one member or three.
 func newCluster(t *testing.T, n, members int, args ...string) *cluster {
 	t.Helper()
@@ -46,12 +43,6 @@ func (c *cluster) joined(h *lab.Host) {
 	c.t.Helper()
 	c.daemons[h].Logs("joined the cluster")
 	c.daemons[h].Logs("etcd answers")
-}
-
-// restart begins the node's tenetd anew.
-func (c *cluster) restart(h *lab.Host, args ...string) {
-	c.t.Helper()
-	c.daemons[h] = h.BeginTenetd(args...)
 }
 
 // ctl runs tenetctl on a node; it must succeed.

@@ -296,7 +296,11 @@ func (a *Agent) returnIdle(ctx context.Context) error {
 			due = nil
 			empty := map[held]bool{}
 			err := store.EachBlock(tx, func(r vnet.Ref, b store.Block) error {
-				used, err := ipam.InUse(tx, r, b.Prefix)
+				net, err := store.Network(tx, r)
+				if err != nil {
+					return ignoreNotFound(err)
+				}
+				used, err := ipam.InUse(tx, net, b.Prefix)
 				if used == 0 && err == nil {
 					empty[held{r, b.Prefix}] = true
 				}

@@ -37,7 +37,11 @@ func (a *Agent) stepOut(ctx context.Context) (bool, error) {
 				return err
 			}
 			for _, h := range all {
-				used, err := ipam.InUse(tx, h.ref, h.block)
+				net, err := store.Network(tx, h.ref)
+				if err != nil {
+					return err
+				}
+				used, err := ipam.InUse(tx, net, h.block)
 				if err != nil {
 					return err
 				}

@@ -61,7 +61,7 @@ func (n *Node) obtain(ctx context.Context, err error) (bool, error) {
 		asked := socket.Call(ctx, n.Socket, socket.Request{Do: socket.Declare, Network: &u.net}, nil)
 		return asked == nil, cmp.Or(asked, err)
 	}
-	need, ok := errors.AsType[*ipam.NeedBlocksError](err)
+	need, ok := errors.AsType[*ipam.NeedBlocks](err)
 	if !ok {
 		return false, err
 	}

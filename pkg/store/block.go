@@ -1,43 +1,73 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-// Member returns the name of the node that the store is of, in its cluster; false: it is of a node on its own.
-func Member(tx Tx) (vnet.NodeName, bool) {
-	name := tx.Get(memberKey)
-	return vnet.NodeName(name), name != nil
-}
-
-// JoinCluster makes the store one of a cluster's node: from now on addresses come from blocks.
-func JoinCluster(tx Tx, n vnet.NodeName) error { return tx.Put(memberKey, []byte(n)) }
-
-// LeaveCluster makes it one of a node on its own.
-func LeaveCluster(tx Tx) error { return tx.Delete(memberKey) }
-
-// BlockState says what becomes of a block.
-type BlockState string
-
-// The states of a block.
-const (
-	Held      BlockState = "held"      // addresses of it are handed out
-	Returning BlockState = "returning" // nobody gets one any more: it is being given back
-)
-
-// Block is a part of a subnet that the node holds.
+// Block records a part of a subnet that this node, as a cluster's member, has claimed.
 type Block struct {
 	Prefix netip.Prefix `json:"prefix"`
 	State  BlockState   `json:"state"`
 }
 
-// BlocksOf returns the blocks of a network that the node holds, in the order of their keys.
-func BlocksOf(tx Tx, r vnet.Ref) ([]Block, error) { return All[Block](tx, BlocksIn(r)) }
+// BlockState says whether addresses of a block are handed out.
+type BlockState string
+
+// The states of a block.
+const (
+	Held      BlockState = "held"
+	Returning BlockState = "returning" // it is being given back: nothing of it is handed out any more
+)
+
+// BlocksOf returns the network's blocks in the order of their addresses.
+func BlocksOf(tx Tx, r vnet.Ref) ([]Block, error) {
+	var found []Block
+	err := tx.Range(BlocksIn(r), func(key string, value []byte) error {
+		b, err := decode[Block](key, value)
+		if err == nil && (BlockKey(r, b.Prefix) != key || b.State != Held && b.State != Returning) {
+			err = fmt.Errorf("record %s: state %q of block %s: %w", key, b.State, b.Prefix, vnet.ErrCorrupt)
+		}
+		found = append(found, b)
+		return err
+	})
+	slices.SortFunc(found, func(a, b Block) int { return a.Prefix.Compare(b.Prefix) })
+	return found, err
+}
+
+// PutBlock writes b, whether it was there or not. vnet.ErrNotFound if there is no such network, vnet.ErrInvalid if b
+// is no block of it.
+func PutBlock(tx Tx, r vnet.Ref, b Block) error {
+	n, err := Network(tx, r)
+	if err != nil {
+		return err
+	}
+	if s, ok := n.SubnetOf(b.Prefix.Addr()); !ok || s.BlockOf(b.Prefix.Addr()) != b.Prefix {
+		return vnet.Invalidf("%s is no block of network %s", b.Prefix, r)
+	}
+	if b.State != Held && b.State != Returning {
+		return vnet.Invalidf("block %s: state %q: must be %s or %s", b.Prefix, b.State, Held, Returning)
+	}
+	return Save(tx, BlockKey(r, b.Prefix), b)
+}
+
+// DeleteBlock removes the block with its pool: see DeletePool. It is no error if it is gone.
+func DeleteBlock(tx Tx, r vnet.Ref, p netip.Prefix) error {
+	if err := tx.Delete(BlockKey(r, p)); err != nil {
+		return err
+	}
+	if err := DeletePool(tx, r, p); err != nil {
+		return err
+	}
+	if left, err := count(tx, BlocksIn(r)); err != nil || left > 0 {
+		return err
+	}
+	return tx.Delete(releasesKey(r)) // no queue is left in which an older release could stand
+}
 
 // EachBlock visits the blocks of all networks.
 func EachBlock(tx Tx, visit func(vnet.Ref, Block) error) error {
@@ -49,24 +79,4 @@ func EachBlock(tx Tx, visit func(vnet.Ref, Block) error) error {
 		names := strings.SplitN(key, "/", 4)
 		return visit(vnet.Ref{Tenant: vnet.TenantName(names[1]), Network: vnet.NetworkName(names[2])}, b)
 	})
-}
-
-// PutBlock writes a block that the node holds.
-func PutBlock(tx Tx, r vnet.Ref, b Block) error { return Save(tx, BlockKey(r, b.Prefix), b) }
-
-// DeleteBlock removes a block, and what is recorded of its addresses. vnet.ErrExists if one of them is in use.
-func DeleteBlock(tx Tx, r vnet.Ref, block netip.Prefix) error {
-	keys := []string{BlockKey(r, block), PoolKey(r, block)}
-	err := tx.Range(ReleasedOf(r, block), func(key string, value []byte) error {
-		a, err := netip.ParseAddr(string(value))
-		if err != nil {
-			return fmt.Errorf("record %s: %w: %w", key, vnet.ErrCorrupt, err)
-		}
-		keys = append(keys, key, AddressKey(r, a))
-		return nil
-	})
-	for _, key := range keys {
-		err = errors.Join(err, tx.Delete(key))
-	}
-	return err
 }

@@ -86,7 +86,7 @@ func DeclareNetwork(tx Tx, n vnet.Network) (vnet.Network, error) {
 	return n, Save(tx, networkKey(n.Ref()), n)
 }
 
-// DeleteNetwork removes the network with its pools. vnet.ErrExists while an address or endpoint of it is in use.
+// DeleteNetwork removes the network with its pools and blocks. vnet.ErrExists while an address or endpoint of it is in use.
 func DeleteNetwork(tx Tx, r vnet.Ref) error {
 	n, err := Network(tx, r)
 	if err != nil {
@@ -130,7 +130,7 @@ func DeleteNetwork(tx Tx, r vnet.Ref) error {
 	if n.IsProvider() {
 		keys = append(keys, providerKey(n.Provider))
 	}
-	for _, key := range append(keys, vniKey(n.VNI), networkKey(r)) {
+	for _, key := range append(keys, releasesKey(r), vniKey(n.VNI), networkKey(r)) {
 		if err := tx.Delete(key); err != nil {
 			return err
 		}

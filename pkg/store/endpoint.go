@@ -4,23 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
-
-// Lease records which addresses of a network an owner holds, and for whom.
-type Lease struct {
-	Tenant     vnet.TenantName  `json:"tenant"`
-	Network    vnet.NetworkName `json:"network"`
-	Holder     vnet.Attachment  `json:"holder"`
-	CNINetwork string           `json:"cniNetwork"`
-	Addrs      []netip.Addr     `json:"addrs"`
-}
-
-// Ref returns the network the addresses are of.
-func (l Lease) Ref() vnet.Ref { return vnet.Ref{Tenant: l.Tenant, Network: l.Network} }
 
 // Endpoint returns the endpoint of that id, vnet.ErrNotFound if there is none.
 func Endpoint(tx Tx, id vnet.EndpointID) (vnet.Endpoint, error) {

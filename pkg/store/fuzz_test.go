@@ -34,6 +34,7 @@ func FuzzRecord(f *testing.F) {
 		`{"tenant":"blue","name":"fw","mode":"routed","onFailure":"open","probe":{"interval":"1s","threshold":3}}`,
 		`{"tenant":"blue","group":"fw","container":"c","number":7,"ingress":"0123456789abcd","weight":1,"zone":1000}`,
 		`[{"number":1,"groups":["fw"],"paths":[{"id":1,"hops":[{"group":"fw","instance":1}],"weight":10000}]}]`,
+		`{"prefix":"10.0.0.8/29","state":"held","emptySince":"2026-01-02T03:04:05.6Z"}`, `{"owner":"0123456789abcd","seq":7}`,
 		`resting since 2026-01-02T03:04:05.6Z`, `resting since ever`,
 	} {
 		f.Add([]byte(seed))
@@ -67,6 +68,14 @@ func FuzzRecord(f *testing.F) {
 		}
 		_ = store.DeleteNetwork(tx, n.Ref())
 
+		_, err = store.BlocksOf(tx, n.Ref())
+		corrupt(err)
+		_, err = store.AddrsInUse(tx, n.Ref())
+		corrupt(err)
+		_, err = store.CountRelease(tx, n.Ref())
+		corrupt(err)
+		corrupt(store.DeleteBlock(tx, n.Ref(), netip.MustParsePrefix("10.0.0.8/29")))
+
 		c, err := store.Chain(tx, vnet.ChainRef{Tenant: "blue", Chain: "in"})
 		corrupt(err)
 		_, err = store.Group(tx, vnet.GroupRef{Tenant: "blue", Group: "fw"})
@@ -91,6 +100,8 @@ func useNetwork(n vnet.Network) {
 		a := s.Next(s.Prefix.Addr())
 		_ = s.Assignable(a)
 		_, _ = n.SubnetOf(a)
+		_ = s.BlockOf(a)
+		_ = s.Usable(s.Block(s.Blocks() / 2))
 		for _, r := range s.Reserved {
 			_ = r.String()
 			_ = s.Next(r.Last)

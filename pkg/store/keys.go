@@ -119,7 +119,7 @@ func providersOf(u vnet.UplinkName) string { return "provider-vlans/" + string(u
 // LeaseKey is where an owner's addresses are recorded.
 func LeaseKey(owner vnet.EndpointID) string { return Leases + string(owner) }
 
-// PoolKey is the allocation record of one subnet.
+// PoolKey is the allocation record of one pool: of a subnet, or of a block of one.
 func PoolKey(r vnet.Ref, p netip.Prefix) string { return poolsOf(r) + p.String() }
 
 // BlocksIn is the prefix of a network's blocks.
@@ -136,12 +136,15 @@ func ReleasedKey(r vnet.Ref, p netip.Prefix, seq uint64) string {
 	return fmt.Sprintf("%s%016x", ReleasedOf(r, p), seq)
 }
 
-// ReleasedOf is the prefix of one subnet's queue of released addresses.
+// ReleasedOf is the prefix of one pool's queue of released addresses.
 func ReleasedOf(r vnet.Ref, p netip.Prefix) string { return releasedIn(r) + p.String() + "/" }
 
 func poolsOf(r vnet.Ref) string     { return "pools/" + r.String() + "/" }
 func addressesOf(r vnet.Ref) string { return "addresses/" + r.String() + "/" }
 func releasedIn(r vnet.Ref) string  { return "released/" + r.String() + "/" }
+
+// releasesKey is where the releases of all of a network's blocks are counted.
+func releasesKey(r vnet.Ref) string { return "release-counts/" + r.String() }
 
 // GroupsOf is the prefix of one tenant's groups of service functions.
 func GroupsOf(t vnet.TenantName) string { return Groups + string(t) + "/" }

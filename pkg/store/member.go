@@ -1,6 +1,46 @@
 package store
 
-import "github.com/tenet-cni/tenet/pkg/vnet"
+import (
+	"strings"
+
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// Member returns the name under which the store's node is one of a cluster, false if it is on its own. The addresses
+// of a member's networks are shared with others: those of the blocks that it holds are all that it hands out.
+func Member(tx Tx) (vnet.NodeName, bool) {
+	node := tx.Get(memberKey)
+	return vnet.NodeName(node), node != nil
+}
+
+// JoinCluster makes the store that of a cluster's node; again under the same name it changes nothing. vnet.ErrExists
+// if it is a member under another name: what it holds in the cluster is held by that.
+func JoinCluster(tx Tx, node vnet.NodeName) error {
+	if node == "" {
+		return vnet.Invalidf("a cluster's node must have a name")
+	}
+	if as, ok := Member(tx); ok && as != node {
+		return vnet.WithHint(vnet.Existsf("this node is %s in its cluster, not %s", as, node), "go by the old name, or leave the cluster first")
+	}
+	return tx.Put(memberKey, []byte(node))
+}
+
+// LeaveCluster makes the store that of a node on its own. vnet.ErrExists while it has a block: what is free in it would
+// be forgotten, and stay claimed.
+func LeaveCluster(tx Tx) error {
+	held := ""
+	err := tx.Range(Blocks, func(key string, _ []byte) error {
+		held = strings.TrimPrefix(key, Blocks)
+		return ErrStop
+	})
+	if err != nil {
+		return err
+	}
+	if held != "" {
+		return vnet.Existsf("this node still holds block %s", held)
+	}
+	return tx.Delete(memberKey)
+}
 
 const identityKey = "meta/identity"
 

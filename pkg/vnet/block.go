@@ -3,51 +3,52 @@ package vnet
 import (
 	"encoding/binary"
 	"math"
-	"math/bits"
 	"net/netip"
 )
 
-// A subnet is cut into blocks, of which the nodes of a cluster hold some each.
-
-// maxBlockBits is of the largest block: 64 addresses.
+// maxBlockBits: a block has at most 64 addresses, so that all of one can be looked at, and a node that holds one for
+// its last container keeps few from the others.
 const maxBlockBits = 6
 
-// BlockBits is the length of the prefixes of the subnet's blocks: of 2^h addresses a block has 2^⌊3h/8⌋, and 64 at most.
+// BlockBits returns the prefix length of s's blocks: the parts that nodes of a cluster claim and hand out on their own.
+// Of h host bits a block has 3h/8, rounded down, and 6 at most: a /24 is 32 blocks of 8, a /16 1024 of 64, a /64 of
+// IPv6 blocks of 64. Bigger ones would be held half empty, smaller ones claimed for every other container.
 func (s Subnet) BlockBits() int {
-	return s.Prefix.Addr().BitLen() - min(3*s.hostBits()/8, maxBlockBits)
+	return s.Prefix.Addr().BitLen() - min(s.hostBits()*3/8, maxBlockBits)
 }
 
-// BlockOf is the block that a, an address of the subnet, is in.
+// BlockOf returns the block that a lies in, the zero Prefix if a is outside s.
 func (s Subnet) BlockOf(a netip.Addr) netip.Prefix {
+	if !s.Prefix.Contains(a) {
+		return netip.Prefix{}
+	}
 	return netip.PrefixFrom(a, s.BlockBits()).Masked()
 }
 
-// Blocks is how many there are; a number that does not fit counts as the largest that does.
+// Blocks returns how many blocks s is cut into: math.MaxUint64 stands for that many and more.
 func (s Subnet) Blocks() uint64 {
-	n := s.BlockBits() - s.Prefix.Bits()
-	if n >= 64 {
-		return math.MaxUint64
+	if bits := s.BlockBits() - s.Prefix.Bits(); bits < 64 {
+		return 1 << bits
 	}
-	return 1 << n
+	return math.MaxUint64
 }
 
-// Block is the i-th block of the subnet, from 0.
+// Block returns s's block number i in the order of their addresses, from 0, the zero Prefix if there are not so many.
+// Numbers do not reach the blocks after the first 2^64.
 func (s Subnet) Block(i uint64) netip.Prefix {
-	shift := s.Prefix.Addr().BitLen() - s.BlockBits()
-	if s.Prefix.Addr().Is4() {
-		a := s.Prefix.Addr().As4()
-		binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])+uint32(i<<shift))
-		return netip.PrefixFrom(netip.AddrFrom4(a), s.BlockBits())
+	if n := s.Blocks(); i >= n && n != math.MaxUint64 {
+		return netip.Prefix{}
 	}
-	a := s.Prefix.Addr().As16()
-	low, carry := bits.Add64(binary.BigEndian.Uint64(a[8:]), i<<shift, 0)
-	binary.BigEndian.PutUint64(a[8:], low)
-	binary.BigEndian.PutUint64(a[:8], binary.BigEndian.Uint64(a[:8])+i>>(64-shift)+carry)
-	return netip.PrefixFrom(netip.AddrFrom16(a), s.BlockBits())
+	a, shift := s.Prefix.Addr().As16(), s.Prefix.Addr().BitLen()-s.BlockBits()
+	high, low := a[:8], a[8:]
+	binary.BigEndian.PutUint64(high, binary.BigEndian.Uint64(high)|i>>(64-shift))
+	binary.BigEndian.PutUint64(low, binary.BigEndian.Uint64(low)|i<<shift)
+	first := netip.AddrFrom16(a)
+	if s.Prefix.Addr().Is4() {
+		first = first.Unmap()
+	}
+	return netip.PrefixFrom(first, s.BlockBits())
 }
 
-// Usable reports whether the block has an address that may be assigned.
-func (s Subnet) Usable(block netip.Prefix) bool {
-	a := s.Next(block.Addr())
-	return a.IsValid() && block.Contains(a)
-}
+// Usable reports whether an endpoint may have any address of the block.
+func (s Subnet) Usable(block netip.Prefix) bool { return block.Contains(s.Next(block.Addr())) }
