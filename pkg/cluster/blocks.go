@@ -30,8 +30,22 @@ type holder struct {
 
 func holderText(n vnet.NodeName) string { return `{"node":"` + string(n) + `"}` }
 
-// claim makes the block this node's, unless somebody else has it: then it says who.
+// claim makes the block this node's, and has its store hand out addresses of it, unless somebody else has it: then it
+// says who.
 func (a *Agent) claim(ctx context.Context, h held) (vnet.NodeName, error) {
+	who, err := a.take(ctx, h)
+	if err != nil || who != a.Name {
+		return who, err
+	}
+	return who, a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.Update(ctx, func(tx store.Tx) error {
+			return store.PutBlock(tx, h.ref, store.Block{Prefix: h.block, State: store.Held})
+		})
+	})
+}
+
+// take is claim up to etcd's record.
+func (a *Agent) take(ctx context.Context, h held) (vnet.NodeName, error) {
 	mine, err := a.mine()
 	if err != nil {
 		return "", err
@@ -64,11 +78,7 @@ func (a *Agent) claim(ctx context.Context, h held) (vnet.NodeName, error) {
 		}
 	}
 	a.log.Info("claimed a block of addresses", "network", h.ref, "block", h.block)
-	return a.Name, a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
-		return n.Store.Update(ctx, func(tx store.Tx) error {
-			return store.PutBlock(tx, h.ref, store.Block{Prefix: h.block, State: store.Held})
-		})
-	})
+	return a.Name, nil
 }
 
 // need gets room for what an ADD asks for: the blocks of the addresses, and one of each family of the subnets.

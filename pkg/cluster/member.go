@@ -41,21 +41,25 @@ type presence struct {
 
 // tryJoin makes the node a member, or sees that it is. vnet.ErrUnavailable if that cannot be said now.
 func (a *Agent) tryJoin(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
 	if err := a.describe(ctx); err != nil {
+		return err
+	}
+	brings, err := a.luggage(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.mayBring(ctx, brings); err != nil {
 		return err
 	}
 	if err := a.enter(ctx); err != nil {
 		return err
 	}
-	if err := a.recoverBlocks(ctx); err != nil {
+	if err := a.etcd.Update(ctx, Planned(func(tx store.Tx) error { return brings.bring(tx, a.Name) })); err != nil {
 		return err
 	}
-	if err := a.readPublished(ctx); err != nil {
-		return err
-	}
-	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+	err = a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
 		err := n.Store.Update(ctx, func(tx store.Tx) error {
 			return errors.Join(store.JoinCluster(tx, a.Name), store.PutOverlay(tx, store.Overlay{Peer: a.me.record.Peer, Bridge: a.Bridge}))
 		})
@@ -64,7 +68,24 @@ func (a *Agent) tryJoin(ctx context.Context) error {
 		}
 		return n.EnsureTunnels(ctx)
 	})
+	if err != nil {
+		return err
+	}
+	if err := a.catchUp(ctx); err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context) error{
+		func(ctx context.Context) error { return a.settle(ctx, brings) }, a.recoverBlocks, a.readPublished,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// joinTimeout is how long one try may take: all that is declared is read, and the switch told of it.
+const joinTimeout = time.Minute
 
 // describe finds out what this node is.
 func (a *Agent) describe(ctx context.Context) error {

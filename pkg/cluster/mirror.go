@@ -23,12 +23,24 @@ var concerns = map[string]node.Concern{store.Groups: node.AllFlows, store.Chains
 // mirror keeps what the node has of the cluster's records as they are in etcd, until ctx ends.
 func (a *Agent) mirror(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := a.etcd.Mirror(ctx, append([]string{Nodes, alive, off, grace, drains}, declared...), a.connection, a.apply)
+		err := a.etcd.Mirror(ctx, followed(), a.connection, a.apply)
 		if ctx.Err() == nil {
 			a.log.Error("follow the cluster", "error", err)
 			pause(ctx)
 		}
 	}
+}
+
+// followed is all that is followed, whatever tenants are here.
+func followed() []string { return append([]string{Nodes, alive, off, grace, drains}, declared...) }
+
+// catchUp takes over all as it is now.
+func (a *Agent) catchUp(ctx context.Context) error {
+	events, revision, err := a.etcd.List(ctx, followed())
+	if err != nil {
+		return a.told(ctx, err)
+	}
+	return a.apply(ctx, true, events, revision)
 }
 
 // apply takes over what has changed in etcd. What fails is tried again with everything, since Mirror begins anew.

@@ -57,7 +57,7 @@ type applyError struct{ error }
 func (s *Store) follow(ctx context.Context, prefixes []string, connected func(bool),
 	apply func(ctx context.Context, whole bool, events []Event, revision int64) error,
 ) error {
-	events, revision, err := s.list(ctx, prefixes)
+	events, revision, err := s.List(ctx, prefixes)
 	if err != nil {
 		return err
 	}
@@ -128,8 +128,8 @@ func (s *Store) follow(ctx context.Context, prefixes []string, connected func(bo
 	}
 }
 
-// list reads all under the prefixes as it is at one revision.
-func (s *Store) list(ctx context.Context, prefixes []string) ([]Event, int64, error) {
+// List reads all under the prefixes as it is at one revision, which it returns.
+func (s *Store) List(ctx context.Context, prefixes []string) ([]Event, int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var events []Event

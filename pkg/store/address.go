@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -53,6 +54,11 @@ func CountRelease(tx Tx, r vnet.Ref) (uint64, error) {
 		return 0, err
 	}
 	return n + 1, Save(tx, releasesKey(r), n+1)
+}
+
+// HasSubnetPool reports whether addresses of the network were handed out by a node on its own, of a subnet as a whole.
+func HasSubnetPool(tx Tx, n vnet.Network) bool {
+	return slices.ContainsFunc(n.Subnets, func(s vnet.Subnet) bool { return tx.Get(PoolKey(n.Ref(), s.Prefix)) != nil })
 }
 
 // DeletePool removes the pool of a subnet or block, its queue of released addresses and their records: each is as if it

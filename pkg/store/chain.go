@@ -69,6 +69,18 @@ func PutChain(tx Tx, c vnet.Chain) error {
 	return GiveZones(tx, c.Tenant)
 }
 
+// BringChain writes a chain that stood on a node on its own into a cluster: endpoints that it names are published later.
+func BringChain(tx Tx, c vnet.Chain) error {
+	c, err := c.Normal()
+	if err != nil {
+		return err
+	}
+	if err := checkGroups(tx, c); err != nil {
+		return err
+	}
+	return Save(tx, chainKey(c.Ref()), c)
+}
+
 // checkGroups checks that the chain's groups are there, and that those that rewrite are its alone: what leaves
 // their functions is told from other traffic by the port alone.
 func checkGroups(tx Tx, c vnet.Chain) error {

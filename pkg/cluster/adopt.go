@@ -1,0 +1,176 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"strings"
+
+	"github.com/tenet-cni/tenet/pkg/ipam"
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// A node that was one on its own brings along what it has: what is declared there is declared in the cluster, and the
+// blocks that its addresses lie in are claimed. If anything of it is otherwise there already nothing is changed, and all
+// that is in the way is told at once.
+
+// luggage is what a node on its own has.
+type luggage struct {
+	tenants  []vnet.Tenant
+	networks []vnet.Network
+	groups   []vnet.Group
+	chains   []vnet.Chain
+	blocks   []held // that its addresses in use lie in
+}
+
+func (a *Agent) luggage(ctx context.Context) (luggage, error) {
+	var l luggage
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.View(ctx, func(tx store.Tx) error {
+			l = luggage{}
+			var err error
+			if _, member := store.Member(tx); !member {
+				for _, read := range []func() error{
+					func() error { l.tenants, err = store.All[vnet.Tenant](tx, store.Tenants); return err },
+					func() error { l.groups, err = store.All[vnet.Group](tx, store.Groups); return err },
+					func() error { l.chains, err = store.All[vnet.Chain](tx, store.Chains); return err },
+				} {
+					if err := read(); err != nil {
+						return err
+					}
+				}
+			}
+			all, err := store.All[vnet.Network](tx, store.Networks)
+			if err != nil {
+				return err
+			}
+			for _, net := range all {
+				blocks, err := ipam.Adopt(tx, net)
+				if err != nil {
+					return err
+				}
+				for _, b := range blocks {
+					l.blocks = append(l.blocks, held{net.Ref(), b})
+				}
+				if _, member := store.Member(tx); !member {
+					l.networks = append(l.networks, net)
+				}
+			}
+			return nil
+		})
+	})
+	return l, err
+}
+
+// bring declares in the cluster what the node has. The transaction may be one that is not kept.
+func (l luggage) bring(tx store.Tx, me vnet.NodeName) error {
+	var conflicts []string
+	clash := func(what string, err error) error {
+		if errors.Is(err, vnet.ErrExists) || errors.Is(err, vnet.ErrInvalid) || errors.Is(err, vnet.ErrNotFound) {
+			conflicts = append(conflicts, what+": "+err.Error())
+			return nil
+		}
+		return err
+	}
+	for _, t := range l.tenants {
+		if _, err := store.DeclareTenant(tx, t.Name); err != nil {
+			return err
+		}
+	}
+	for _, n := range l.networks {
+		_, err := store.DeclareNetwork(tx, n)
+		if err := clash("network "+n.Ref().String(), err); err != nil {
+			return err
+		}
+	}
+	for _, g := range l.groups {
+		stands, err := store.Group(tx, g.Ref())
+		switch {
+		case err == nil && stands != g:
+			conflicts = append(conflicts, fmt.Sprintf("group %s stands there and is declared differently", g.Ref()))
+			continue
+		case err != nil && !errors.Is(err, vnet.ErrNotFound):
+			return err
+		}
+		if err := clash("group "+g.Ref().String(), store.PutGroup(tx, g)); err != nil {
+			return err
+		}
+	}
+	for _, c := range l.chains {
+		stands, err := store.Chain(tx, c.Ref())
+		switch {
+		case err == nil && !reflect.DeepEqual(stands, c):
+			conflicts = append(conflicts, fmt.Sprintf("chain %s stands there and is declared differently", c.Ref()))
+			continue
+		case err != nil && !errors.Is(err, vnet.ErrNotFound):
+			return err
+		}
+		if err := clash("chain "+c.Ref().String(), store.BringChain(tx, c)); err != nil {
+			return err
+		}
+	}
+	for _, h := range l.blocks {
+		if value := tx.Get(blockKey(h.ref, h.block)); value != nil && string(value) != holderText(me) {
+			conflicts = append(conflicts, fmt.Sprintf("addresses of network %s in %s are in use here, and the block is another node's: %s", h.ref, h.block, value))
+		}
+	}
+	if len(conflicts) == 0 {
+		return nil
+	}
+	return vnet.WithHint(vnet.Existsf("this node was one on its own, and what it has conflicts with the cluster:\n  %s", strings.Join(conflicts, "\n  ")),
+		"delete or rename it here or there; etcd.endpoints left empty keeps the node on its own meanwhile")
+}
+
+var errTried = errors.New("tried")
+
+// mayBring reports what stands in the way of bringing it all; nothing is written.
+func (a *Agent) mayBring(ctx context.Context, l luggage) error {
+	err := a.etcd.Update(ctx, func(tx store.Tx) error {
+		if err := l.bring(tx, a.Name); err != nil {
+			return err
+		}
+		return errTried
+	})
+	if errors.Is(err, errTried) {
+		return nil
+	}
+	return err
+}
+
+// settle claims the blocks of the addresses that are in use here, and makes the pools of this node's store those of blocks.
+func (a *Agent) settle(ctx context.Context, l luggage) error {
+	claimed := map[vnet.Ref][]netip.Prefix{}
+	for _, h := range l.blocks {
+		who, err := a.take(ctx, h)
+		if errors.Is(err, vnet.ErrNotFound) {
+			continue // the network has gone there: what is left of it here goes with its endpoints
+		}
+		if err != nil {
+			return err
+		}
+		if who == a.Name {
+			claimed[h.ref] = append(claimed[h.ref], h.block)
+		}
+	}
+	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.Update(ctx, func(tx store.Tx) error {
+			networks, err := store.All[vnet.Network](tx, store.Networks)
+			if err != nil {
+				return err
+			}
+			for _, net := range networks {
+				if len(claimed[net.Ref()]) == 0 && !store.HasSubnetPool(tx, net) {
+					continue
+				}
+				if err := ipam.Convert(tx, net, claimed[net.Ref()]); err != nil && !errors.Is(err, vnet.ErrExhausted) {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
