@@ -113,7 +113,7 @@ func TestNetworkSpansNodes(t *testing.T) {
 	}
 	for _, h := range c.Nodes {
 		if out := c.ctl(h, "status"); !strings.Contains(out, "agrees") {
-			t.Errorf("%s: %s", h.Name, out)
+			t.Errorf("%s: %s\n%s", h.Name, out, c.ctl(h, "sync", "--dry-run"))
 		}
 	}
 }

@@ -201,7 +201,7 @@ func TestFleetFollowsAnAddressThatChanges(t *testing.T) {
 func TestFleetNodesGoByTheirConfigurationFile(t *testing.T) {
 	h := lab.NewFleet(t, 1).Nodes[0]
 	// In IPv6 the tunnel's header is longer, which shows that the plugin has read it.
-	h.WriteConfig(map[string]any{"vtep": h.VTEP6(), "node": nil, "socket": nil}) // the two cannot be chosen in this version
+	h.WriteConfig(map[string]any{"vtep": h.VTEP6()})
 	a, b := h.Attach("a", h.Conf("blue", "web", web4)), h.Attach("b", h.Conf("blue", "web"))
 	a.Reaches(b.IP4)
 	if mtu := a.Result.Interfaces[0].Mtu; mtu != 1500-70 {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -16,7 +17,7 @@ func (a *Agent) applyNodes(ctx context.Context, whole bool, changes map[string][
 	encapsulations := false
 	a.mu.Lock()
 	if whole {
-		clear(a.nodes)
+		maps.DeleteFunc(a.nodes, func(n vnet.NodeName, _ Record) bool { return changes[nodeKey(n)] == nil })
 		clear(a.alive)
 	}
 	for key, value := range changes {

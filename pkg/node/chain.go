@@ -119,7 +119,7 @@ func (n *Node) SyncChains(ctx context.Context, bridge string) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range pipeline.ChainBase() {
+	for _, f := range pipeline.BaseFlows() {
 		if slices.Contains(pipeline.ChainTables, f.Table) {
 			want.flows = append(want.flows, f)
 		}

@@ -289,7 +289,49 @@ func (n *Node) reach(ctx context.Context, c OverlayChange, moved map[vnet.NodeNa
 		}
 		changes = append(changes, flood...)
 	}
-	return kind(conn.Commit(ctx, changes))
+	if err := conn.Commit(ctx, changes); err != nil {
+		return kind(err)
+	}
+	var fresh []vnet.Peer
+	for _, p := range c.Peers {
+		if moved[p.Name] {
+			fresh = append(fresh, p)
+		}
+	}
+	return greet(ctx, conn, fresh)
+}
+
+// greet sends something to each of the nodes, to which nothing was sent yet.
+func greet(ctx context.Context, c *openflow.Conn, peers []vnet.Peer) error {
+	frame := append(ethernet(vnet.RouterMAC, vnet.RouterMAC, pipeline.ProbeType), make([]byte, minPayload)...)
+	for _, p := range peers {
+		if err := c.Send(ctx, [][]byte{frame}, pipeline.Greeting(p)...); err != nil {
+			return kind(err)
+		}
+	}
+	return nil
+}
+
+const minPayload = 46 // IEEE 802.3, 3.2.8
+
+// greetAll greets all nodes that have an endpoint which is known here: a switch that has begun anew has forgotten the ways.
+func (n *Node) greetAll(ctx context.Context, c *openflow.Conn) error {
+	met := map[vnet.NodeName]vnet.Peer{}
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		o, err := viewOverlay(tx, n.Bridge)
+		for _, remotes := range o.remotes {
+			for _, r := range remotes {
+				if p, ok := o.peers[r.Node]; ok {
+					met[r.Node] = p
+				}
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return greet(ctx, c, slices.Collect(maps.Values(met)))
 }
 
 // render returns what changes on the bridge, and the networks whose flood lists do.

@@ -311,7 +311,13 @@ func (n *Node) syncFlows(ctx context.Context, c *openflow.Conn, apply bool) (Dri
 	if err := n.commit(ctx, c, n.Bridge, changes); err != nil {
 		return d, kind(fmt.Errorf("flows of %s: %w", n.Bridge, err))
 	}
-	return d, kind(c.DeleteMeters(ctx, drop...))
+	if err := c.DeleteMeters(ctx, drop...); err != nil {
+		return d, kind(err)
+	}
+	if !slices.ContainsFunc(have, func(f openflow.FlowStats) bool { return pipeline.IsMarker(f.Flow) }) {
+		return d, n.greetAll(ctx, c)
+	}
+	return d, nil
 }
 
 // changes are what turns what stands into what should.

@@ -51,6 +51,7 @@ const (
 	UnknownVTEP
 	UnknownVNI
 	SplitHorizon
+	Greets
 )
 
 // drops gives each drop its name, and what happened in words.
@@ -93,6 +94,7 @@ var drops = map[Kind]struct{ name, text string }{
 	UnknownVTEP:       {"unknown-vtep", "it came by a tunnel from an address that is no node's"},
 	UnknownVNI:        {"unknown-vni", "it came by a tunnel for a network, or a hop of a chain, that is not here"},
 	SplitHorizon:      {"split-horizon", "it came by a tunnel for an endpoint that is not here any more"},
+	Greets:            {"greeting", "a node sent its first packet here, so that none that matters is lost"},
 	Stray:             {"stray", "no flow of the table wants it"},
 }
 

@@ -26,6 +26,7 @@ func tunnelBase() []openflow.Flow {
 	return append(flows,
 		b.drop(TunnelSource, 0, UnknownVTEP),
 		b.flow(TunnelDemux, 50, match(openflow.TunID.Masked(hopVNI, hopVNI)), openflow.GotoTable(TunnelHop)),
+		b.drop(TunnelDemux, 50, Greets, openflow.TunID.Is(0)),
 		b.drop(TunnelDemux, 0, UnknownVNI),
 		b.drop(TunnelHop, 0, UnknownVNI),
 		// An answer that has left its chain: its receiver's node is to know.
@@ -55,6 +56,12 @@ func tunnelDst(vtep netip.Addr) openflow.Term {
 		return openflow.TunIPv6Dst.Addr(vtep)
 	}
 	return openflow.TunDst.Addr(vtep)
+}
+
+// Greeting sends a frame to another node that means nothing there. The userspace datapath looks for the way to a node
+// when there is something to send there, and loses what that was.
+func Greeting(p vnet.Peer) []openflow.Action {
+	return append(to(p, 0), openflow.Output(p.Encapsulation.OFPort()))
 }
 
 // arrives: what comes by a tunnel with the network's VNI is for somebody in it.
