@@ -3,14 +3,18 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tenet-cni/tenet/pkg/etcd"
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -33,6 +37,7 @@ type endpointView struct {
 	IPAM       string           `json:"ipam"` // the plugin that gave the addresses
 	Bridge     string           `json:"bridge"`
 	Port       string           `json:"port"`
+	Node       vnet.NodeName    `json:"node,omitempty"` // in a cluster: which has it; of other nodes' less is known
 
 	Aliases   []vnet.Alias       `json:"aliases"`   // by which the host reaches it
 	Published []vnet.PortMapping `json:"published"` // ports of the host
@@ -66,7 +71,10 @@ func newEndpointList(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List endpoints", Args: exactly(),
 		Long: `list lists the endpoints of this node's store. The switch is not asked. A state
-other than ready means that an ADD or DEL is at work, or was cut short.`,
+other than ready means that an ADD or DEL is at work, or was cut short.
+
+In a cluster it lists those of all nodes, as etcd has them. If etcd does not answer
+these are as many as this node leads to.`,
 		Example: "  tenetctl endpoint list\n  tenetctl endpoint list --network blue/web -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			prefix := store.Endpoints
@@ -85,13 +93,23 @@ other than ready means that an ADD or DEL is at work, or was cut short.`,
 			}
 			endpoints := []endpointView{}
 			err := a.on(cmd.Context(), func(ctx context.Context, n *node.Node) error {
-				return n.Store.View(ctx, func(tx store.Tx) error {
+				err := n.Store.View(ctx, func(tx store.Tx) error {
 					all, err := store.All[vnet.Endpoint](tx, prefix)
 					for _, e := range all {
-						endpoints = append(endpoints, viewEndpoint(e))
+						v := viewEndpoint(e)
+						if n.Clustered() {
+							v.Node = n.Name
+						}
+						endpoints = append(endpoints, v)
 					}
 					return err
 				})
+				if err != nil || !n.Clustered() {
+					return err
+				}
+				others, err := a.elsewhere(ctx, n, prefix)
+				endpoints = append(endpoints, others...)
+				return err
 			})
 			if err != nil {
 				return err
@@ -104,6 +122,45 @@ other than ready means that an ADD or DEL is at work, or was cut short.`,
 	completeWith(cmd, "tenant", a.completeTenants())
 	completeWith(cmd, "network", a.completeNetworks())
 	return cmd
+}
+
+// elsewhere are the endpoints of other nodes whose keys begin with the prefix.
+func (a *app) elsewhere(ctx context.Context, n *node.Node, prefix string) ([]endpointView, error) {
+	var views []endpointView
+	view := func(remotes []vnet.Remote, err error) error {
+		views = nil
+		for _, r := range remotes {
+			if r.Node != n.Name {
+				views = append(views, viewEndpointElsewhere(r))
+			}
+		}
+		return err
+	}
+	s, err := etcd.Open(etcd.Config(n.Etcd))
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	const patience = 3 * time.Second
+	asked, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err = s.View(asked, func(tx store.Tx) error { return view(store.All[vnet.Remote](tx, prefix)) })
+	if !errors.Is(err, vnet.ErrUnavailable) {
+		return views, err
+	}
+	fmt.Fprintf(a.err, "tenetctl: etcd does not answer: of other nodes those are listed that this node leads to: %s\n", oneLine(err.Error()))
+	err = n.Store.View(ctx, func(tx store.Tx) error {
+		return view(store.All[vnet.Remote](tx, store.Remotes+strings.TrimPrefix(prefix, store.Endpoints)))
+	})
+	return views, err
+}
+
+func viewEndpointElsewhere(r vnet.Remote) endpointView {
+	return endpointView{
+		ID: r.ID, Container: r.Container, IfName: r.IfName, Tenant: r.Tenant, Network: r.Network, State: vnet.Ready,
+		Addresses: append([]netip.Prefix{}, r.Addrs...), MAC: r.MAC.String(), Port: r.ID.Port(), Node: r.Node,
+		Aliases: []vnet.Alias{}, Published: []vnet.PortMapping{},
+	}
 }
 
 func newEndpointShow(a *app) *cobra.Command {
@@ -188,14 +245,23 @@ func (v endpointView) ref() vnet.Ref { return vnet.Ref{Tenant: v.Tenant, Network
 
 func listEndpoints(w io.Writer, endpoints []endpointView) {
 	var rows [][]any
+	headings := []any{"ENDPOINT", "ATTACHMENT", "NETWORK", "ADDRESSES", "MAC", "STATE"}
+	clustered := slices.ContainsFunc(endpoints, func(e endpointView) bool { return e.Node != "" })
+	if clustered {
+		headings = append(headings, "NODE")
+	}
 	for _, e := range endpoints {
 		var addrs []netip.Addr
 		for _, p := range e.Addresses {
 			addrs = append(addrs, p.Addr())
 		}
-		rows = append(rows, []any{e.ID, e.attachment(), e.ref(), list(addrs), e.MAC, e.State})
+		row := []any{e.ID, e.attachment(), e.ref(), list(addrs), e.MAC, e.State}
+		if clustered {
+			row = append(row, e.Node)
+		}
+		rows = append(rows, row)
 	}
-	columns(w, []any{"ENDPOINT", "ATTACHMENT", "NETWORK", "ADDRESSES", "MAC", "STATE"}, rows)
+	columns(w, headings, rows)
 }
 
 func showEndpoint(w io.Writer, d endpointDetails) {

@@ -154,6 +154,9 @@ func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) er
 		if !ok {
 			return fmt.Errorf("endpoint %s: %s is in no subnet of %s: %w", r.ID, p, net.Ref(), vnet.ErrCorrupt)
 		}
+		if s.Assignable(p.Addr()) != nil {
+			continue // a foreign IPAM plugin's, out of a reserved range, which no node hands out by itself
+		}
 		key := prefix + blockKey(r.Ref(), s.BlockOf(p.Addr()))
 		conditions = append(conditions, clientv3.Compare(clientv3.Value(key), "=", holderText(a.Name)))
 	}

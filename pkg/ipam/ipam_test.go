@@ -25,7 +25,12 @@ type pools struct {
 // declare makes network blue/web of the subnets, which are written as in a netconf.
 func declare(t *testing.T, subnets string) pools {
 	t.Helper()
-	p := pools{t, store.OpenBolt(t.TempDir()), vnet.Network{}}
+	return declareIn(t, t.TempDir(), subnets)
+}
+
+func declareIn(t *testing.T, dir, subnets string) pools {
+	t.Helper()
+	p := pools{t, store.OpenBolt(dir), vnet.Network{}}
 	if err := json.Unmarshal([]byte(`{"tenant":"blue","name":"web","subnets":[`+subnets+`]}`), &p.net); err != nil {
 		t.Fatal(err)
 	}

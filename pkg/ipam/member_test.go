@@ -306,6 +306,7 @@ func TestDamagedBlockIsSaidNotGuessed(t *testing.T) {
 			p.gives(fmt.Sprintf("10.0.0.%d/24", 8+i), fmt.Sprint("c", i))
 		}
 		p.release("c0")
+		p.release("c8") // 10.0.0.16
 		p.update(func(tx store.Tx) error { return tx.Put(key, []byte(value)) })
 		p.refuses(vnet.ErrCorrupt, key, "b")
 	}

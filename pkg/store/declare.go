@@ -1,9 +1,11 @@
 package store
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"strings"
 
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -92,10 +94,12 @@ func DeleteNetwork(tx Tx, r vnet.Ref) error {
 	if err != nil {
 		return err
 	}
-	if used, err := count(tx, EndpointsOf(r)); err != nil {
+	users, err := users(tx, r)
+	if err != nil {
 		return err
-	} else if used > 0 {
-		return vnet.Existsf("network %s still has %d endpoints", r, used)
+	}
+	if len(users) > 0 {
+		return vnet.WithHint(vnet.Existsf("network %s still has %d endpoints: %s", r, len(users), few(users)), "see them: tenetctl endpoint list --network %s", r)
 	}
 	if err := networkUnnamed(tx, r); err != nil {
 		return err
@@ -136,6 +140,37 @@ func DeleteNetwork(tx Tx, r vnet.Ref) error {
 		}
 	}
 	return nil
+}
+
+// users says who is in the network: on a cluster's store with the node.
+func users(tx Tx, r vnet.Ref) ([]string, error) {
+	var all []string
+	err := tx.Range(EndpointsOf(r), func(key string, value []byte) error {
+		var e struct {
+			vnet.Attachment
+
+			Node vnet.NodeName `json:"node"`
+		}
+		if err := json.Unmarshal(value, &e); err != nil {
+			return fmt.Errorf("record %s: %w: %w", key, vnet.ErrCorrupt, err)
+		}
+		name := e.Attachment.String()
+		if e.Node != "" {
+			name += " on " + string(e.Node)
+		}
+		all = append(all, name)
+		return nil
+	})
+	return all, err
+}
+
+// few lists the first of many.
+func few(all []string) string {
+	const most = 10
+	if len(all) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(all[:most], ", "), len(all)-most)
+	}
+	return strings.Join(all, ", ")
 }
 
 // DeleteTenant removes the tenant. vnet.ErrExists while it has networks, chains or groups.
