@@ -1,12 +1,17 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -59,14 +64,18 @@ func (a *Agent) tryJoin(ctx context.Context) error {
 	if err := a.etcd.Update(ctx, Planned(func(tx store.Tx) error { return brings.bring(tx, a.Name) })); err != nil {
 		return err
 	}
+	members, err := a.members(ctx)
+	if err != nil {
+		return err
+	}
 	err = a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
 		err := n.Store.Update(ctx, func(tx store.Tx) error {
-			return errors.Join(store.JoinCluster(tx, a.Name), store.PutOverlay(tx, store.Overlay{Peer: a.me.record.Peer, Bridge: a.Bridge}))
+			return errors.Join(store.JoinCluster(tx, a.Name), store.PutOverlay(tx, store.Overlay{Peer: a.me.record.Peer, Bridge: a.Bridge, Etcd: members}))
 		})
 		if err != nil {
 			return err
 		}
-		return n.EnsureTunnels(ctx)
+		return n.Tunnel(ctx)
 	})
 	if err != nil {
 		return err
@@ -82,6 +91,29 @@ func (a *Agent) tryJoin(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// members are etcd's, as far as the configuration names them.
+func (a *Agent) members(ctx context.Context) ([]netip.AddrPort, error) {
+	var all []netip.AddrPort
+	for _, endpoint := range a.Etcd.Endpoints {
+		u, err := url.Parse(endpoint)
+		if err != nil || u.Host == "" {
+			u = &url.URL{Host: endpoint}
+		}
+		addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
+		if err != nil {
+			return nil, vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("etcd.endpoints %s: %w", endpoint, err))
+		}
+		port, err := strconv.ParseUint(cmp.Or(u.Port(), "2379"), 10, 16)
+		if err != nil {
+			return nil, vnet.Invalidf("etcd.endpoints %s: %v", endpoint, err)
+		}
+		for _, addr := range addrs {
+			all = append(all, netip.AddrPortFrom(addr.Unmap(), uint16(port)))
+		}
+	}
+	return all, nil
 }
 
 // joinTimeout is how long one try may take: all that is declared is read, and the switch told of it.

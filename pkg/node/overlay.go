@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -17,6 +18,7 @@ import (
 // overlay is what a bridge has to know of the cluster's other nodes. It is empty on a bridge without tunnels.
 type overlay struct {
 	here    vnet.NodeName // empty: the node is one on its own
+	etcd    []netip.AddrPort
 	peers   map[vnet.NodeName]vnet.Peer
 	remotes map[vnet.Ref][]vnet.Remote
 }
@@ -32,6 +34,7 @@ func viewPeers(tx store.Tx, bridge string) (overlay, error) {
 	if err != nil || own.Bridge != bridge {
 		return o, err
 	}
+	o.etcd = own.Etcd
 	peers, err := store.Peers(tx)
 	for _, p := range peers {
 		o.peers[p.Name] = p
@@ -441,6 +444,28 @@ func (n *Node) flood(ctx context.Context, net pipeline.Network, bridge string) (
 
 // tunnelOwner is the owner of the tunnels' ports.
 const tunnelOwner = "tunnel"
+
+// Tunnel makes the bridge of the overlay, with its tunnels and all that it should have.
+func (n *Node) Tunnel(ctx context.Context) error {
+	if err := n.EnsureTunnels(ctx); err != nil {
+		return err
+	}
+	var own store.Overlay
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		var err error
+		own, err = store.FindOverlay(tx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	on, err := n.on(ctx, own.Bridge)
+	if err != nil {
+		return err
+	}
+	_, err = on.connectAll(ctx, true)
+	return err
+}
 
 // EnsureTunnels makes the ports that lead to other nodes, on the bridge of the overlay: one for each encapsulation that
 // is received here or there.

@@ -472,6 +472,7 @@ func (n *Node) render(ctx context.Context, seen standing) (rendered, error) {
 		if err != nil {
 			return err
 		}
+		r.flows = append(r.flows, pipeline.EtcdFlows(others.etcd)...)
 		for _, p := range others.peers {
 			r.flows = append(r.flows, pipeline.PeerFlows(p)...)
 		}

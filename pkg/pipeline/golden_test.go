@@ -227,7 +227,7 @@ func (w world) flows() []openflow.Flow {
 		pipeline.NetworkFlows(w.pub), pipeline.EndpointFlows(w.pub, w.a4),
 		pipeline.NetworkFlows(w.red), pipeline.EndpointFlows(w.red, w.b1),
 		pipeline.NetworkFlows(w.lan), pipeline.EndpointFlows(w.lan, w.b2), pipeline.FloodFlows(w.lan, []uint32{202}, nil),
-		pipeline.PeerFlows(w.n2), pipeline.PeerFlows(w.n3), pipeline.RemoteFlows(w.web, w.far), pipeline.RemoteFlows(w.red, w.alien),
+		pipeline.EtcdFlows([]netip.AddrPort{netip.MustParseAddrPort("192.0.2.50:2379")}), pipeline.PeerFlows(w.n2), pipeline.PeerFlows(w.n3), pipeline.RemoteFlows(w.web, w.far), pipeline.RemoteFlows(w.red, w.alien),
 		led)
 }
 
@@ -359,6 +359,7 @@ func TestFlowsOfAnOwner(t *testing.T) {
 		{"a network with both families", unchained, pipeline.NetworkOwner(w.web.Ref()), 16},
 		{"the base", unchained, pipeline.Base, 141},
 		{"the base, with chains", chained, pipeline.Base, 141},
+		{"a member of etcd", unchained, pipeline.EtcdOwner, 2},
 		{"another node", unchained, pipeline.PeerOwner("n2"), 1},
 		{"another node's endpoint with one IPv4 address", unchained, pipeline.RemoteOwner("n3", w.alien.ID), 4},
 		{"another node's endpoint with both families", unchained, pipeline.RemoteOwner("n2", w.far.ID), 9},

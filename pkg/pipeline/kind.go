@@ -52,6 +52,7 @@ const (
 	UnknownVNI
 	SplitHorizon
 	Greets
+	EtcdForbidden
 )
 
 // drops gives each drop its name, and what happened in words.
@@ -95,6 +96,7 @@ var drops = map[Kind]struct{ name, text string }{
 	UnknownVNI:        {"unknown-vni", "it came by a tunnel for a network, or a hop of a chain, that is not here"},
 	SplitHorizon:      {"split-horizon", "it came by a tunnel for an endpoint that is not here any more"},
 	Greets:            {"greeting", "a node sent its first packet here, so that none that matters is lost"},
+	EtcdForbidden:     {"etcd", "a container sent to the cluster's etcd"},
 	Stray:             {"stray", "no flow of the table wants it"},
 }
 

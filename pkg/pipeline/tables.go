@@ -197,6 +197,9 @@ func NetworkOwner(r vnet.Ref) Owner { return ownerOf("network " + r.String()) }
 // FloodOwner is the owner of a network's flood list, which changes with its members.
 func FloodOwner(r vnet.Ref) Owner { return ownerOf("flood " + r.String()) }
 
+// EtcdOwner is the owner of what keeps containers from the cluster's etcd.
+var EtcdOwner = ownerOf("etcd")
+
 // PeerOwner is the owner of what lets another node's tunnels in.
 func PeerOwner(n vnet.NodeName) Owner { return ownerOf("peer " + string(n)) }
 

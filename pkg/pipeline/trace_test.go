@@ -84,6 +84,8 @@ func TestWherePacketsGo(t *testing.T) {
 		{"a router advertisement", fromA1 + ",dl_dst=33:33:00:00:00:01,icmp6,ipv6_src=fe80::858:aff:fe00:2,ipv6_dst=ff02::1,icmpv6_type=134,nw_ttl=255", "drop in 10"},
 		{"multicast reaches the members where the network carries it", fromA1 + ",dl_dst=01:00:5e:00:00:fb,ip,nw_src=10.0.0.2,nw_dst=224.0.0.251,nw_ttl=64", "102,1"},
 		{"and nobody elsewhere", fromB1 + ",dl_dst=01:00:5e:00:00:fb,ip,nw_src=10.0.0.2,nw_dst=224.0.0.251,nw_ttl=64", "drop in 55"},
+		{"nobody reaches the cluster's etcd", fromB1 + "," + router + ",tcp,nw_src=10.0.0.2,nw_dst=192.0.2.50,nw_ttl=64,tcp_dst=2379", "drop in 70"},
+		{"what else is there they do", fromB1 + "," + router + ",tcp,nw_src=10.0.0.2,nw_dst=192.0.2.50,nw_ttl=64,tcp_dst=443", "2"},
 		{"another node's endpoint is reached by a tunnel", fromA1 + ",dl_dst=0a:58:0a:00:00:09,ip,nw_src=10.0.0.2,nw_dst=10.0.0.9,nw_ttl=64", "1"},
 		{"also from another network of the tenant", "in_port=103,dl_src=0a:58:0a:00:01:02," + router + ",ip,nw_src=10.0.1.2,nw_dst=10.0.0.9,nw_ttl=64", "1"},
 		{"by the tunnel that its node asks for", fromB1 + ",dl_dst=0a:58:0a:00:00:09,ip,nw_src=10.0.0.2,nw_dst=10.0.0.9,nw_ttl=64", "3"},

@@ -58,6 +58,23 @@ func tunnelDst(vtep netip.Addr) openflow.Term {
 	return openflow.TunDst.Addr(vtep)
 }
 
+// EtcdFlows keep containers from the cluster's etcd, which is outside their tenant, and which a network's way out may
+// lead to.
+func EtcdFlows(members []netip.AddrPort) []openflow.Flow {
+	const peers = 2380 // where members listen to each other, unless told otherwise (IANA, etcd-server)
+	var flows []openflow.Flow
+	for _, m := range members {
+		tcp := openflow.TCP
+		if m.Addr().Is6() {
+			tcp = openflow.TCP6
+		}
+		for _, port := range slices.Compact([]uint16{m.Port(), peers}) {
+			flows = append(flows, EtcdOwner.drop(Egress, 165, EtcdForbidden, match(tcp, familyOf(m.Addr()).dst.Addr(m.Addr()), openflow.TCPDst.Is(uint64(port)))...))
+		}
+	}
+	return flows
+}
+
 // Greeting sends a frame to another node that means nothing there. The userspace datapath looks for the way to a node
 // when there is something to send there, and loses what that was.
 func Greeting(p vnet.Peer) []openflow.Action {

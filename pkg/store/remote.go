@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"net/netip"
 
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -9,7 +10,8 @@ import (
 // Overlay is what makes the store's node one of a cluster, as the switch has to know it.
 type Overlay struct {
 	vnet.Peer
-	Bridge string `json:"bridge"` // that the tunnels are on
+	Bridge string           `json:"bridge"`         // that the tunnels are on
+	Etcd   []netip.AddrPort `json:"etcd,omitempty"` // which containers are kept from
 	// LeastMTU is the smallest of the other nodes' underlays: as many as there are, an ADD reads no more than this. 0: there are none.
 	LeastMTU int `json:"leastMTU,omitempty"`
 }
