@@ -73,6 +73,7 @@ and a chain's, through groups of the same tenant, in the order of visits:
   name: web-in
   priority: 10                # of two chains that want a packet the higher has it; default 0
   symmetric: true             # replies visit the same functions backwards; this is the default
+  preferLocal: false          # true: functions on the client's node, where a group has any there
   groups: [fw, ids]
   classifiers:                # which connections: any of them is enough
   - from: {network: front}    # or endpoint, prefix, labels, or any: true

@@ -97,6 +97,7 @@ and if --protocol and ports agree, where they are given.`,
 	f.StringSliceVar(&ports, "port", nil, "destination `ports`, such as 80,8000-8099 (default any)")
 	f.StringSliceVar(&sourcePorts, "source-port", nil, "source `ports` (default any)")
 	f.IntVar(&c.Priority, "priority", 0, "of two chains that want a packet the one with the higher `number` has it, 0 to 10000")
+	f.BoolVar(&c.PreferLocal, "prefer-local", false, "take functions of the client's node where a group has any there")
 	f.BoolVar(&asymmetric, "asymmetric", false, "answers go straight to the client")
 	complete(cmd, "protocol", "tcp", "udp", "icmp")
 	return cmd
@@ -210,7 +211,7 @@ func showChain(w io.Writer, st node.ChainState) {
 	for i, h := range st.Hops {
 		rows = append(rows, append([]any{fmt.Sprintf("%d %s", i+1, h.Name), h.Mode, h.OnFailure, servingText(h.Instances)}, counted(h.Mode, h.Traffic)...))
 		for _, f := range h.Instances {
-			rows = append(rows, append([]any{"  " + f.Container, "", fmt.Sprintf("weight %d", f.Weight), f.State}, counted(h.Mode, f.Traffic)...))
+			rows = append(rows, append([]any{"  " + f.Container + on(f.Node), "", fmt.Sprintf("weight %d", f.Weight), f.State}, counted(h.Mode, f.Traffic)...))
 		}
 	}
 	columns(w, []any{"HOP", "MODE", "ON FAILURE", "STATE", "IN", "OUT", "ANSWERS IN", "OUT"}, rows)
@@ -218,7 +219,7 @@ func showChain(w io.Writer, st node.ChainState) {
 		rows = nil
 		for _, p := range st.Paths {
 			share := fmt.Sprintf("%.1f %%", 100*p.Share)
-			if p.Weight == 0 {
+			if p.Share == 0 {
 				share = "none: only those that have it"
 			}
 			way := strings.Join(p.Containers, " → ")
@@ -330,4 +331,12 @@ func (a *app) completeChains() cobra.CompletionFunc {
 		chains, err := store.All[vnet.Chain](tx, store.Chains)
 		return texts(chains, func(c vnet.Chain) string { return c.Ref().String() }), err
 	})
+}
+
+// on says which node something is on, where there are several.
+func on(n vnet.NodeName) string {
+	if n == "" {
+		return ""
+	}
+	return " on " + string(n)
 }

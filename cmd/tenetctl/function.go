@@ -56,7 +56,7 @@ func newFunctionList(a *app) *cobra.Command {
 func listFunctions(w io.Writer, functions []node.InstanceState) {
 	var rows [][]any
 	for _, f := range functions {
-		rows = append(rows, append([]any{f.Instance, f.State, f.Weight}, counted(f.Mode, f.Traffic)...))
+		rows = append(rows, append([]any{f.Instance.String() + on(f.Node), f.State, f.Weight}, counted(f.Mode, f.Traffic)...))
 	}
 	columns(w, []any{"FUNCTION", "STATE", "WEIGHT", "IN", "OUT", "ANSWERS IN", "OUT"}, rows)
 }

@@ -71,12 +71,16 @@ func draw(st node.ChainState, s shapes) []string {
 	for i, k := range st.Classifiers {
 		lines = append(lines, s.node(fmt.Sprintf("from%d", i), k.From.String(), false), s.node(fmt.Sprintf("to%d", i), k.To.String(), false))
 	}
-	ids := map[uint32]string{}
+	ids := map[vnet.Hop]string{}
 	for h, hop := range st.Hops {
 		var inner []string
 		for _, f := range hop.Instances {
-			ids[f.Number] = fmt.Sprintf("f%d", f.Number)
-			inner = append(inner, s.node(ids[f.Number], fmt.Sprintf("%s (%s)", f.Container, f.State), f.State != "serves"))
+			id, label := fmt.Sprintf("f%d", f.Number), fmt.Sprintf("%s (%s)", f.Container, f.State)
+			if f.Node != "" {
+				id, label = fmt.Sprintf("f%d_%d", f.Number, len(ids)), fmt.Sprintf("%s on %s (%s)", f.Container, f.Node, f.State)
+			}
+			ids[f.Hop()] = id
+			inner = append(inner, s.node(id, label, f.State != "serves"))
 		}
 		if len(inner) == 0 {
 			inner = append(inner, s.node(fmt.Sprintf("none%d", h), "no function", true))
@@ -101,17 +105,17 @@ func draw(st node.ChainState, s shapes) []string {
 	}
 	last := 0
 	for _, p := range st.Paths {
-		if p.Weight > 0 {
+		if p.Share > 0 {
 			last = max(last, p.Leg)
 		}
 	}
 	for _, p := range st.Paths {
-		if p.Weight == 0 {
+		if p.Share == 0 {
 			continue
 		}
 		var way []string
 		for _, h := range p.Hops {
-			way = append(way, ids[h.Instance])
+			way = append(way, ids[h])
 		}
 		for i := range st.Classifiers {
 			from, to := fmt.Sprintf("from%d", i), fmt.Sprintf("to%d", i)

@@ -94,7 +94,7 @@ func keys(kind string) []string {
 	case kindGroup:
 		return []string{"kind", "tenant", "name", "mode", "onFailure", "probe"}
 	case kindChain:
-		return []string{"kind", "tenant", "name", "priority", "symmetric", "groups", "classifiers"}
+		return []string{"kind", "tenant", "name", "priority", "symmetric", "preferLocal", "groups", "classifiers"}
 	}
 	return []string{"kind", "tenant", "name", "vni", "subnets", "gateway", "mtu", "provider", "egressAddress", "multicast", "dns"}
 }

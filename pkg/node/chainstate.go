@@ -68,6 +68,7 @@ type InstanceState struct {
 	vnet.Instance
 
 	Mode vnet.Mode `json:"mode"`
+	Here bool      `json:"here"` // it is on this node
 	// State is "serves", "drained", "down" (a port's link or its place in the switch), "hung" (probes), or "waits" for its other port.
 	State string `json:"state"`
 	// Traffic is that of the paths through it: of one chain, or, asked for alone, of all.
@@ -80,7 +81,8 @@ type PathState struct {
 
 	Leg        int      `json:"leg"`        // which part of the chain, from 1
 	Containers []string `json:"containers"` // where its functions run
-	// Share is the part of new connections that take it; 0: none, it stands for those that have it.
+	// Share is the part of new connections of clients on this node that take it; 0: none, it stands for those that have it, or
+	// is another node's.
 	Share   float64 `json:"share"`
 	Packets uint64  `json:"packets"` // that began it
 }
@@ -126,7 +128,7 @@ func (n *Node) Instances(ctx context.Context, tenant vnet.TenantName) ([]Instanc
 			continue
 		}
 		number := known[h.Path].Hops[h.Hop-1].Instance
-		if i := slices.IndexFunc(all, func(i InstanceState) bool { return i.Number == number && i.Node == "" }); i >= 0 {
+		if i := slices.IndexFunc(all, func(i InstanceState) bool { return i.Number == number && i.Here }); i >= 0 {
 			all[i].Traffic.of(h).add(f)
 		}
 	}
@@ -175,6 +177,7 @@ func (n *Node) chainFlows(ctx context.Context, s standing) ([]openflow.FlowStats
 
 func (s standing) instances(tx store.Tx, tenant vnet.TenantName) ([]InstanceState, error) {
 	s.bridge = ""
+	here, _ := store.Member(tx)
 	list, err := store.Instances(tx, tenant)
 	if err != nil {
 		return nil, err
@@ -188,7 +191,8 @@ func (s standing) instances(tx store.Tx, tenant vnet.TenantName) ([]InstanceStat
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, InstanceState{Instance: i, Mode: f.Mode, State: state(i, st)})
+		i.Node = here
+		all = append(all, InstanceState{Instance: i, Mode: f.Mode, State: state(i, st), Here: true})
 	}
 	others, err := store.InstancesElsewhere(tx, tenant)
 	for _, i := range others {
@@ -261,18 +265,20 @@ func (st *ChainState) addPaths(leg int, l vnet.Leg, here vnet.NodeName) {
 	for _, h := range st.Hops {
 		for _, i := range h.Instances {
 			names[i.Hop()] = i.Container
-			i.Node = cmp.Or(i.Node, here)
-			names[i.Hop()] = i.Container
 		}
 	}
 	total := 0
+	weight := func(p vnet.Path) int { return p.Weight }
+	if slices.ContainsFunc(l.Paths, func(p vnet.Path) bool { return p.At[here] > 0 }) {
+		weight = func(p vnet.Path) int { return p.At[here] }
+	}
 	for _, p := range l.Paths {
-		total += p.Weight
+		total += weight(p)
 	}
 	for _, p := range l.Paths {
 		view := PathState{Path: p, Leg: leg, Containers: []string{}}
 		if total > 0 {
-			view.Share = float64(p.Weight) / float64(total)
+			view.Share = float64(weight(p)) / float64(total)
 		}
 		for _, h := range p.Hops {
 			view.Containers = append(view.Containers, names[h])
@@ -301,7 +307,7 @@ func (st *ChainState) count(f openflow.FlowStats) {
 		}
 		st.Hops[h].Traffic.of(flow).add(f)
 		for i := range st.Hops[h].Instances {
-			if st.Hops[h].Instances[i].Number == hop.Instance && st.Hops[h].Instances[i].Node == "" {
+			if st.Hops[h].Instances[i].Number == hop.Instance && st.Hops[h].Instances[i].Here {
 				st.Hops[h].Instances[i].Traffic.of(flow).add(f)
 			}
 		}

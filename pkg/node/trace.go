@@ -112,6 +112,9 @@ func (n *Node) names(ctx context.Context, bridge string) (names, error) {
 		beyond:    map[uint32]string{vnet.GatewayPort: "the host, by " + vnet.GatewayLink},
 		functions: map[uint32]pipeline.Function{}, chains: map[pipeline.Owner]vnet.ChainRef{},
 	}
+	for _, e := range vnet.Encapsulations {
+		k.beyond[e.OFPort()] = "another node, by " + e.Link()
+	}
 	seen, err := n.stand(ctx, bridge)
 	if err != nil {
 		return k, err
@@ -124,6 +127,18 @@ func (n *Node) names(ctx context.Context, bridge string) (names, error) {
 		}
 		for _, t := range tenants {
 			k.tenants[t.Number] = t.Name
+		}
+		others, err := viewOverlay(tx, bridge)
+		if err != nil {
+			return err
+		}
+		for name := range others.peers {
+			k.owners[pipeline.PeerOwner(name)] = "node " + string(name)
+		}
+		for _, remotes := range others.remotes {
+			for _, r := range remotes {
+				k.owners[pipeline.RemoteOwner(r.Node, r.ID)] = fmt.Sprintf("%s on %s", r.Attachment, r.Node)
+			}
 		}
 		networks, err := store.All[vnet.Network](tx, store.Networks)
 		if err != nil {

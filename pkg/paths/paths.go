@@ -16,6 +16,7 @@ package paths
 
 import (
 	"cmp"
+	"maps"
 	"math/big"
 	"slices"
 	"time"
@@ -74,7 +75,7 @@ func Plan(tx store.Tx, t vnet.TenantName, state func(vnet.Instance) State, now t
 func equalLeg(a, b vnet.Leg) bool {
 	return a.Number == b.Number && a.Blocked == b.Blocked && slices.Equal(a.Groups, b.Groups) &&
 		slices.EqualFunc(a.Paths, b.Paths, func(p, q vnet.Path) bool {
-			return p.ID == q.ID && p.Weight == q.Weight && slices.Equal(p.Hops, q.Hops)
+			return p.ID == q.ID && p.Weight == q.Weight && maps.Equal(p.At, q.At) && slices.Equal(p.Hops, q.Hops)
 		})
 }
 
@@ -97,7 +98,7 @@ func (p planner) legs(c vnet.Chain, before []vnet.Leg) []vnet.Leg {
 	var after []vnet.Leg
 	rest := c.Groups
 	for len(rest) > 0 || len(after) == 0 {
-		leg, n := p.leg(rest)
+		leg, n := p.leg(rest, c.PreferLocal)
 		rest = rest[n:]
 		var old vnet.Leg
 		if len(after) < len(before) {
@@ -119,7 +120,7 @@ func (p planner) legs(c vnet.Chain, before []vnet.Leg) []vnet.Leg {
 }
 
 // leg is the part of the chain that begins with these groups, and how many of them it takes.
-func (p planner) leg(groups []vnet.GroupName) (vnet.Leg, int) {
+func (p planner) leg(groups []vnet.GroupName, preferLocal bool) (vnet.Leg, int) {
 	var leg vnet.Leg
 	var parts [][]vnet.Instance
 	for _, g := range groups {
@@ -138,7 +139,42 @@ func (p planner) leg(groups []vnet.GroupName) (vnet.Leg, int) {
 		}
 	}
 	leg.Paths = couple(parts)
+	if preferLocal {
+		leg.Paths = preferred(leg.Paths, parts)
+	}
 	return leg, len(leg.Groups)
+}
+
+// preferred adds the paths of clients on each node that has a function of one of the groups: of such a group through these
+// alone.
+func preferred(paths []vnet.Path, groups [][]vnet.Instance) []vnet.Path {
+	nodes := map[vnet.NodeName]bool{}
+	for _, instances := range groups {
+		for _, i := range instances {
+			nodes[i.Node] = true
+		}
+	}
+	for _, node := range slices.Sorted(maps.Keys(nodes)) {
+		var own [][]vnet.Instance
+		for _, instances := range groups {
+			local := slices.DeleteFunc(slices.Clone(instances), func(i vnet.Instance) bool { return i.Node != node })
+			if len(local) == 0 {
+				local = instances
+			}
+			own = append(own, local)
+		}
+		for _, p := range couple(own) {
+			at := slices.IndexFunc(paths, func(q vnet.Path) bool { return slices.Equal(q.Hops, p.Hops) })
+			if at < 0 {
+				at, paths = len(paths), append(paths, vnet.Path{Hops: p.Hops})
+			}
+			if paths[at].At == nil {
+				paths[at].At = map[vnet.NodeName]int{}
+			}
+			paths[at].At[node] = p.Weight
+		}
+	}
+	return paths
 }
 
 // merge gives new paths the numbers of old ones that are the same, and keeps of the others those
@@ -152,10 +188,7 @@ func (p planner) merge(paths, before []vnet.Path) []vnet.Path {
 			merged[i].ID = old.ID
 		case slices.ContainsFunc(old.Hops, func(h vnet.Hop) bool { return p.states[h] == Gone }):
 		default:
-			if old.Weight > 0 {
-				old.Weight, old.Retired = 0, p.now
-			}
-			merged = append(merged, old)
+			merged = append(merged, old.Retires(p.now))
 		}
 	}
 	return merged
@@ -209,7 +242,7 @@ func couple(groups [][]vnet.Instance) []vnet.Path {
 // no connection has any more. It reports how many. It also frees the numbers that rest since
 // before and that no connection has.
 func Collect(tx store.Tx, used map[vnet.PathID]bool, before time.Time) (int, error) {
-	unused := func(p vnet.Path) bool { return p.Weight == 0 && p.Retired.Before(before) && !used[p.ID] }
+	unused := func(p vnet.Path) bool { return !p.Serves() && p.Retired.Before(before) && !used[p.ID] }
 	chains, err := store.All[vnet.Chain](tx, store.Chains)
 	if err != nil {
 		return 0, err
@@ -255,7 +288,7 @@ func Retired(tx store.Tx) ([]vnet.Path, error) {
 		}
 		for _, l := range legs {
 			for _, p := range l.Paths {
-				if p.Weight == 0 {
+				if !p.Serves() {
 					retired = append(retired, p)
 				}
 			}

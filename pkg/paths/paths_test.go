@@ -3,6 +3,7 @@ package paths_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -283,5 +284,55 @@ func TestALegEndsWhereAddressesChange(t *testing.T) {
 	dead := w.plan("web")
 	if len(dead) != 2 || len(active(dead[0])) != 1 || len(active(dead[0])[0].Hops) != 2 || len(active(dead[1])) != 0 {
 		t.Errorf("past a dead function that rewrites leads %v", dead)
+	}
+}
+
+// Where a chain prefers it, clients on a node that has functions of a group are led through these, and others through
+// all; a way that is both is one path.
+func TestFunctionsOfTheClientsNodeArePreferred(t *testing.T) {
+	w := newWorld(t, t.TempDir())
+	w.group("fw", vnet.Transparent, vnet.Closed)
+	w.group("ids", vnet.Transparent, vnet.Closed)
+	at := func(group, container string, node vnet.NodeName, number uint32) {
+		w.states[container] = paths.Serves
+		w.update(func(tx store.Tx) error {
+			return store.PutInstance(tx, vnet.Instance{
+				Tenant: "blue", Group: vnet.GroupName(group), Container: container, Node: node, Number: number, Ingress: "a", Egress: "b", Weight: 1,
+			})
+		})
+	}
+	at("fw", "fw1", "n1", 1)
+	at("fw", "fw2", "n2", 1)
+	at("ids", "ids3", "n3", 1)
+	w.update(func(tx store.Tx) error {
+		all := vnet.Selector{Any: true}
+		return store.PutChain(tx, vnet.Chain{Tenant: "blue", Name: "c", PreferLocal: true, Groups: []vnet.GroupName{"fw", "ids"}, Classifiers: []vnet.Classifier{{From: all, To: all}}})
+	})
+	shares := func(l vnet.Leg) map[string]string {
+		got := map[string]string{}
+		for _, p := range l.Paths {
+			way := ""
+			for _, h := range p.Hops {
+				way += fmt.Sprintf("%s on %s ", h.Group, h.Node)
+			}
+			got[way] = fmt.Sprintf("%d %v", p.Weight, p.At)
+		}
+		return got
+	}
+	first := w.plan("c")[0]
+	want := map[string]string{"fw on n1 ids on n3 ": "5000 map[n1:10000 n3:5000]", "fw on n2 ids on n3 ": "5000 map[n2:10000 n3:5000]"}
+	if got := shares(first); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	w.states["fw1"] = paths.Dead
+	second := w.plan("c")[0]
+	want = map[string]string{"fw on n1 ids on n3 ": "0 map[]", "fw on n2 ids on n3 ": "10000 map[n2:10000 n3:10000]"}
+	if got := shares(second); !maps.Equal(got, want) {
+		t.Errorf("with one dead: got %v, want %v", got, want)
+	}
+	for _, p := range second.Paths {
+		if !slices.ContainsFunc(first.Paths, func(q vnet.Path) bool { return q.ID == p.ID }) {
+			t.Errorf("path %d is new", p.ID)
+		}
 	}
 }

@@ -239,6 +239,28 @@ func (c chain) complete(p vnet.Path) bool {
 	})
 }
 
+// chosen are the paths that a connection which has none may be given here, with their weights: those of this node's own
+// clients, if there are any.
+func (c chain) chosen(leg vnet.Leg) []vnet.Path {
+	var all, own []vnet.Path
+	for _, p := range leg.Paths {
+		if !c.complete(p) {
+			continue
+		}
+		if p.Weight > 0 {
+			all = append(all, p)
+		}
+		if w := p.At[c.Here]; w > 0 {
+			p.Weight = w
+			own = append(own, p)
+		}
+	}
+	if len(own) > 0 {
+		return own
+	}
+	return all
+}
+
 // anyPath is a group of the switch that leads by one of a leg's paths, dead or alive.
 const anyPath = 0x400_0000
 
@@ -246,7 +268,7 @@ const anyPath = 0x400_0000
 // says whether to go on without it.
 func (c chain) choose(leg vnet.Leg) ([]openflow.GroupConfig, openflow.Flow) {
 	m := openflow.Match{inLeg.Is(uint64(leg.Number))}
-	paths := slices.DeleteFunc(slices.Clone(leg.Paths), func(p vnet.Path) bool { return p.Weight == 0 || !c.complete(p) })
+	paths := c.chosen(leg)
 	pick := func(p vnet.Path) []openflow.Action {
 		return []openflow.Action{openflow.SetField(where.Masked(at(p.ID, 0), ^uint64(hopMask)&0xffff_ffff)), openflow.Resubmit(ChainPin)}
 	}

@@ -16,7 +16,9 @@ type Chain struct {
 	// Priority decides between chains that want the same packet: the higher one has it. 0 to MaxPriority.
 	Priority int `json:"priority,omitempty"`
 	// Symmetric: replies visit the same functions backwards. Nil: true.
-	Symmetric   *bool        `json:"symmetric,omitempty"`
+	Symmetric *bool `json:"symmetric,omitempty"`
+	// PreferLocal: of a group's functions those on the client's node are taken, if there are any.
+	PreferLocal bool         `json:"preferLocal,omitempty"`
 	Groups      []GroupName  `json:"groups"` // in the order of visits
 	Classifiers []Classifier `json:"classifiers"`
 }

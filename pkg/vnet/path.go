@@ -19,11 +19,25 @@ const MaxInstances = 256
 type Path struct {
 	ID   PathID `json:"id"`
 	Hops []Hop  `json:"hops"` // in the order of forward packets; none: everything was open and dead
-	// Weight is its share of new connections. 0: none, it stands for those that have it.
+	// Weight is its share of new connections. 0: none.
 	Weight int `json:"weight"`
+	// At are its shares of new connections that clients on these nodes open, where the chain prefers functions of the client's
+	// node: there the paths with such a share are all that count.
+	At map[NodeName]int `json:"at,omitempty"`
 	// Retired is when it got no new connection any more.
 	Retired time.Time `json:"retired,omitzero"`
 }
+
+// Retires makes it one that gets no new connection any more.
+func (p Path) Retires(now time.Time) Path {
+	if p.Serves() {
+		p.Weight, p.At, p.Retired = 0, nil, now
+	}
+	return p
+}
+
+// Serves reports whether it gets new connections; else it stands for those that have it.
+func (p Path) Serves() bool { return p.Weight > 0 || len(p.At) > 0 }
 
 // Hop is one instance on a path.
 type Hop struct {
