@@ -114,8 +114,16 @@ func (l luggage) bring(tx store.Tx, me vnet.NodeName) error {
 		}
 	}
 	for _, h := range l.blocks {
-		if value := tx.Get(blockKey(h.ref, h.block)); value != nil && string(value) != holderText(me) {
-			conflicts = append(conflicts, fmt.Sprintf("addresses of network %s in %s are in use here, and the block is another node's: %s", h.ref, h.block, value))
+		var other holder
+		value := tx.Get(blockKey(h.ref, h.block))
+		if value == nil {
+			continue
+		}
+		if err := store.DecodeShared(blockKey(h.ref, h.block), value, &other); err != nil {
+			return err
+		}
+		if other.Node != me {
+			conflicts = append(conflicts, fmt.Sprintf("addresses of network %s in %s are in use here, and the block is node %s's", h.ref, h.block, other.Node))
 		}
 	}
 	if len(conflicts) == 0 {

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -28,7 +27,9 @@ type holder struct {
 	Node vnet.NodeName `json:"node"`
 }
 
-func holderText(n vnet.NodeName) string { return `{"node":"` + string(n) + `"}` }
+func holderText(n vnet.NodeName) string {
+	return fmt.Sprintf(`{"node":%q,"v":%d}`, n, store.RecordVersion)
+}
 
 // claim makes the block this node's, and has its store hand out addresses of it, unless somebody else has it: then it
 // says who.
@@ -70,8 +71,8 @@ func (a *Agent) take(ctx context.Context, h held) (vnet.NodeName, error) {
 			return "", vnet.OfKind(vnet.ErrUnavailable, errors.New("the node's lease was lost meanwhile"))
 		}
 		var other holder
-		if err := json.Unmarshal(kvs[0].Value, &other); err != nil {
-			return "", errors.Join(errRecord(blockKey(h.ref, h.block)), err)
+		if err := store.DecodeShared(blockKey(h.ref, h.block), kvs[0].Value, &other); err != nil {
+			return "", err
 		}
 		if other.Node != a.Name {
 			return other.Node, nil
@@ -286,9 +287,9 @@ func (a *Agent) reclaim(ctx context.Context, h held) error {
 func (a *Agent) giveBack(ctx context.Context, h held) error {
 	prefix := a.etcd.Prefix()
 	key := prefix + blockKey(h.ref, h.block)
-	_, err := a.etcd.Client().Txn(ctx).If(clientv3.Compare(clientv3.Value(key), "=", holderText(a.Name))).Then(
+	_, err := a.etcd.Client().Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(prefix+heldBlockKey(a.Name, h.ref, h.block)), ">", 0)).Then(
 		clientv3.OpDelete(key), clientv3.OpDelete(prefix+heldBlockKey(a.Name, h.ref, h.block)),
-	).Else(clientv3.OpDelete(prefix + heldBlockKey(a.Name, h.ref, h.block))).Commit()
+	).Commit()
 	if err != nil {
 		return a.told(ctx, err)
 	}

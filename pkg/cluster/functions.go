@@ -139,8 +139,8 @@ func (a *Agent) putFunctions(tx store.Tx, want map[string]vnet.Instance) error {
 	for key, i := range want {
 		var stands vnet.Instance
 		if value := tx.Get(key); value != nil {
-			if err := json.Unmarshal(value, &stands); err != nil {
-				return errors.Join(errRecord(key), err)
+			if err := store.DecodeShared(key, value, &stands); err != nil {
+				return err
 			}
 		}
 		i.Drained = stands.Drained

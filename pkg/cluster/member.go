@@ -160,8 +160,8 @@ func (a *Agent) enter(ctx context.Context) error {
 	var standsRevision, aliveRevision int64
 	if kvs := got.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
 		standsRevision = kvs[0].ModRevision
-		if err := json.Unmarshal(kvs[0].Value, &stands); err != nil {
-			return fmt.Errorf("record of node %s: %w: %w", a.Name, vnet.ErrCorrupt, err)
+		if err := store.DecodeShared(nodeKey(a.Name), kvs[0].Value, &stands); err != nil {
+			return err
 		}
 		if stands.Identity != a.me.record.Identity {
 			return vnet.WithHint(vnet.Existsf("node %s is another machine, at %s", a.Name, stands.VTEP),
@@ -202,11 +202,11 @@ func (a *Agent) write(ctx context.Context, record, present int64) error {
 	if err != nil {
 		return a.etcd.Error(err)
 	}
-	what, err := json.Marshal(a.me.record)
+	what, err := store.EncodeShared(a.me.record)
 	if err != nil {
 		return err
 	}
-	that, err := json.Marshal(presence{Place: a.me.place, Since: time.Now().UTC()})
+	that, err := store.EncodeShared(presence{Place: a.me.place, Since: time.Now().UTC()})
 	if err != nil {
 		return err
 	}
@@ -288,9 +288,9 @@ func (a *Agent) mine() (clientv3.Cmp, error) {
 }
 
 // peerOf reads another node's record, of whatever version.
-func recordOf(value []byte) (Record, error) {
+func recordOf(key string, value []byte) (Record, error) {
 	var r Record
-	err := json.Unmarshal(value, &r)
+	err := store.DecodeShared(key, value, &r)
 	if err == nil {
 		r.Peer, err = r.Peer.Normal()
 	}

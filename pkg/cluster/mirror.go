@@ -2,8 +2,8 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -115,6 +115,10 @@ func (a *Agent) record(tx store.Tx, whole bool, changes map[string][]byte) (node
 				continue
 			}
 			changed, err := a.learn(tx, prefix, key, value)
+			if errors.Is(err, errRecordOf) { // one that cannot be read keeps no other from being followed
+				a.log.Error("a record of the cluster is left out of account", "key", key, "error", err)
+				continue
+			}
 			if err != nil {
 				return concern, err
 			}
@@ -162,7 +166,7 @@ func (a *Agent) learn(tx store.Tx, prefix, key string, value []byte) (bool, erro
 		return learn(tx, key, value, func([]vnet.Leg) error { return nil })
 	case store.Functions:
 		var i vnet.Instance
-		if err := json.Unmarshal(value, &i); err != nil || store.FunctionAt(i) != key {
+		if err := store.DecodeShared(key, value, &i); err != nil || store.FunctionAt(i) != key {
 			return false, errors.Join(errRecord(key), err)
 		}
 		if i.Node == a.Name {
@@ -184,7 +188,7 @@ func (a *Agent) learn(tx store.Tx, prefix, key string, value []byte) (bool, erro
 
 func learn[T any](tx store.Tx, key string, value []byte, valid func(T) error) (bool, error) {
 	var record T
-	err := json.Unmarshal(value, &record)
+	err := store.DecodeShared(key, value, &record)
 	if err == nil {
 		err = valid(record)
 	}
@@ -219,6 +223,9 @@ func (a *Agent) forget(tx store.Tx, key string) error {
 	return err
 }
 
+// errRecordOf is that a record of etcd makes no sense to this tenet.
+var errRecordOf = errors.New("of etcd makes no sense")
+
 func errRecord(key string) error {
-	return vnet.OfKind(vnet.ErrCorrupt, errors.New("record "+key+" of etcd"))
+	return vnet.OfKind(vnet.ErrCorrupt, fmt.Errorf("record %s %w", key, errRecordOf))
 }

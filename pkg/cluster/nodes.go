@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -31,8 +29,8 @@ func ListNodes(ctx context.Context, s Authority, name vnet.NodeName) ([]NodeStat
 		nodes = []NodeState{}
 		return tx.Range(Nodes, func(key string, value []byte) error {
 			var n NodeState
-			if err := json.Unmarshal(value, &n.Record); err != nil {
-				return errors.Join(errRecord(key), err)
+			if err := store.DecodeShared(key, value, &n.Record); err != nil {
+				return err
 			}
 			if name != "" && n.Name != name {
 				return nil

@@ -41,7 +41,7 @@ func (a *Agent) applyNodes(ctx context.Context, whole bool, changes map[string][
 			}
 			continue
 		}
-		r, err := recordOf(value)
+		r, err := recordOf(key, value)
 		if err != nil || r.Name != name {
 			a.log.Error("a node's record makes no sense", "node", name, "error", err)
 			continue

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -36,7 +35,7 @@ func (a *Agent) readPublished(ctx context.Context) error {
 	a.functions = nil // they are told once more
 	for _, kv := range got.Kvs {
 		var r vnet.Remote
-		if err := json.Unmarshal(kv.Value, &r); err != nil || a.etcd.Prefix()+heldEndpointKey(r) != string(kv.Key) {
+		if err := store.DecodeShared(string(kv.Key), kv.Value, &r); err != nil || a.etcd.Prefix()+heldEndpointKey(r) != string(kv.Key) {
 			a.log.Error("a record of what this node has makes no sense", "key", string(kv.Key), "error", err)
 			continue
 		}
@@ -134,7 +133,7 @@ func (a *Agent) follow(ctx context.Context) bool {
 }
 
 func text(r vnet.Remote) string {
-	text, err := json.Marshal(r)
+	text, err := store.EncodeShared(r)
 	if err != nil {
 		return err.Error() // it has no such types
 	}
@@ -157,8 +156,8 @@ func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) er
 		if s.Assignable(p.Addr()) != nil {
 			continue // a foreign IPAM plugin's, out of a reserved range, which no node hands out by itself
 		}
-		key := prefix + blockKey(r.Ref(), s.BlockOf(p.Addr()))
-		conditions = append(conditions, clientv3.Compare(clientv3.Value(key), "=", holderText(a.Name)))
+		key := prefix + heldBlockKey(a.Name, r.Ref(), s.BlockOf(p.Addr())) // it stands and goes with the block's own
+		conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(key), ">", 0))
 	}
 	what := text(r)
 	put, err := a.etcd.Client().Txn(ctx).If(conditions...).Then(

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -82,7 +81,7 @@ func (a *Agent) applyEndpoints(ctx context.Context, t *tenant, whole bool, event
 			continue
 		}
 		var r vnet.Remote
-		if err := json.Unmarshal(value, &r); err != nil || endpointKey(r) != key {
+		if err := store.DecodeShared(key, value, &r); err != nil || endpointKey(r) != key {
 			a.log.Error("an endpoint's record makes no sense", "key", key, "error", err)
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -311,22 +312,22 @@ func TestFunctionsOfTheClientsNodeArePreferred(t *testing.T) {
 	shares := func(l vnet.Leg) map[string]string {
 		got := map[string]string{}
 		for _, p := range l.Paths {
-			way := ""
+			var way []string
 			for _, h := range p.Hops {
-				way += fmt.Sprintf("%s on %s ", h.Group, h.Node)
+				way = append(way, fmt.Sprintf("%s on %s", h.Group, h.Node))
 			}
-			got[way] = fmt.Sprintf("%d %v", p.Weight, p.At)
+			got[strings.Join(way, ", ")] = fmt.Sprintf("%d %v", p.Weight, p.At)
 		}
 		return got
 	}
 	first := w.plan("c")[0]
-	want := map[string]string{"fw on n1 ids on n3 ": "5000 map[n1:10000 n3:5000]", "fw on n2 ids on n3 ": "5000 map[n2:10000 n3:5000]"}
+	want := map[string]string{"fw on n1, ids on n3": "5000 map[n1:10000 n3:5000]", "fw on n2, ids on n3": "5000 map[n2:10000 n3:5000]"}
 	if got := shares(first); !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	w.states["fw1"] = paths.Dead
 	second := w.plan("c")[0]
-	want = map[string]string{"fw on n1 ids on n3 ": "0 map[]", "fw on n2 ids on n3 ": "10000 map[n2:10000 n3:10000]"}
+	want = map[string]string{"fw on n1, ids on n3": "0 map[]", "fw on n2, ids on n3": "10000 map[n2:10000 n3:10000]"}
 	if got := shares(second); !maps.Equal(got, want) {
 		t.Errorf("with one dead: got %v, want %v", got, want)
 	}

@@ -37,24 +37,19 @@ type Tx interface {
 	Range(prefix string, visit func(key string, value []byte) error) error
 }
 
-// isShared reports whether the transaction is one on the records of a whole cluster, as a Tx says that has a method Shared.
-func isShared(tx Tx) bool {
-	s, ok := tx.(interface{ Shared() bool })
-	return ok && s.Shared()
-}
-
 // ErrStop is what a visitor returns to end a Range without an error.
 var ErrStop = errors.New("stop")
 
 // Load decodes the record at key. vnet.ErrNotFound if there is none, vnet.ErrCorrupt if it is
 // not a T: a record with unknown fields was written by a newer tenet, and is not for us to cut.
+// In a cluster nodes are of several versions for a time: see shared.go.
 func Load[T any](tx Tx, key string) (T, error) {
 	value := tx.Get(key)
 	if value == nil {
 		var none T
 		return none, vnet.NotFoundf("no record %s", key)
 	}
-	return decode[T](key, value)
+	return decodeIn[T](tx, key, value)
 }
 
 func decode[T any](key string, value []byte) (T, error) {
@@ -77,6 +72,11 @@ func Save(tx Tx, key string, record any) error {
 	if err != nil {
 		return fmt.Errorf("record %s: %w", key, err)
 	}
+	if isShared(tx) {
+		if value, err = keepUnknown(tx.Get(key), value, record); err != nil {
+			return fmt.Errorf("record %s: %w", key, err)
+		}
+	}
 	return tx.Put(key, value)
 }
 
@@ -84,7 +84,7 @@ func Save(tx Tx, key string, record any) error {
 func All[T any](tx Tx, prefix string) ([]T, error) {
 	var records []T
 	err := tx.Range(prefix, func(key string, value []byte) error {
-		record, err := decode[T](key, value)
+		record, err := decodeIn[T](tx, key, value)
 		records = append(records, record)
 		return err
 	})
