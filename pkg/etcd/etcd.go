@@ -1,133 +1,78 @@
-// Package etcd keeps a cluster's records in etcd.
+// Package etcd keeps a cluster's records in etcd, which all of its nodes share: Store is a store.Store, and Mirror
+// follows what changes in it.
+//
+// A transaction is optimistic. Its closure reads at one revision (snapshot.go) and its writes are kept back (tx.go)
+// until one etcd Txn makes them, if nothing that was read has changed since (commit.go); else the closure runs again.
+// The many small records of numbers in use are packed, 64 to an etcd key (pack.go): etcd takes no more than 128
+// changes in a Txn. A Txn whose answer was lost is not guessed about (settle.go).
 package etcd
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
-	"os"
+	"slices"
 	"strings"
-	"time"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
+	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-// Config says how to reach etcd.
-type Config struct {
-	Endpoints    []string
-	CAFile       string
-	CertFile     string
-	KeyFile      string
-	Username     string
-	PasswordFile string
-	Prefix       string
-}
-
-// Store is a cluster's records: see store.Store. It may be used from any goroutine.
+// Store is the records below one prefix of an etcd. It may be used from many goroutines.
+//
+// What the methods return, besides the closure's own error, unchanged: vnet.ErrUnavailable if etcd does not answer
+// before ctx ends, which without a deadline is in 10 seconds; vnet.ErrInvalid if it refuses the user or the
+// certificate; vnet.ErrExhausted if a transaction is larger than etcd takes. Each names the endpoints.
 type Store struct {
-	Config
-	client *clientv3.Client
+	client  *clientv3.Client
+	members *members
+	prefix  string
+	name    string // where it is, for errors
+	user    string
 }
 
-const dialTimeout, keepAlive, callTimeout = 5 * time.Second, 3 * time.Second, 10 * time.Second
+var _ store.Store = (*Store)(nil)
 
-// Open returns the store. Nothing is dialled yet. vnet.ErrInvalid if the configuration, or a file it names, makes no sense.
-func Open(c Config) (*Store, error) {
-	if !strings.HasSuffix(c.Prefix, "/") {
-		return nil, vnet.Invalidf("etcd.prefix %q: must end in a slash", c.Prefix)
-	}
-	config := clientv3.Config{
-		Endpoints: c.Endpoints, Username: c.Username, DialTimeout: dialTimeout, DialKeepAliveTime: keepAlive, DialKeepAliveTimeout: keepAlive,
-		Logger: zap.NewNop(), BackoffWaitBetween: 100 * time.Millisecond,
-		// gRPC's own waits two minutes in the end; an etcd that is back is to be noticed.
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}, MinConnectTimeout: dialTimeout,
-		})},
-	}
-	var err error
-	if config.TLS, err = c.tls(); err != nil {
+// Open returns the store that c names. It dials nothing yet: an etcd that is not there is told by the first
+// transaction. vnet.ErrInvalid if c makes no sense or a file it names cannot be used.
+func Open(c Config) (*Store, error) { return open(c) }
+
+func open(c Config, more ...grpc.DialOption) (*Store, error) {
+	settings, err := c.settings()
+	if err != nil {
 		return nil, err
 	}
-	if c.PasswordFile != "" {
-		password, err := os.ReadFile(c.PasswordFile)
-		if err != nil {
-			return nil, vnet.OfKind(vnet.ErrInvalid, fmt.Errorf("etcd.passwordFile: %w", err))
-		}
-		config.Password = strings.TrimSpace(string(password))
-	}
-	client, err := clientv3.New(config)
+	password, err := c.password()
 	if err != nil {
-		return nil, vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("etcd: %w", err))
+		return nil, err
 	}
-	return &Store{c, client}, nil
+	settings.DialOptions = slices.Concat(settings.DialOptions, newCaller(c.Username, password).options(), more)
+	client, err := clientv3.New(settings)
+	if err != nil {
+		return nil, fmt.Errorf("etcd: %w: %w", vnet.ErrInvalid, err)
+	}
+	return &Store{
+		client: client, members: newMembers(client), prefix: c.prefix(),
+		name: "etcd at " + strings.Join(settings.Endpoints, ", "), user: c.Username,
+	}, nil
 }
 
-func (c Config) tls() (*tls.Config, error) {
-	if c.CAFile == "" && c.CertFile == "" && c.KeyFile == "" {
-		return nil, nil //nolint:nilnil // no TLS
-	}
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, vnet.OfKind(vnet.ErrInvalid, fmt.Errorf("etcd.caFile: %w", err))
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, vnet.Invalidf("etcd.caFile %s: no certificate in it", c.CAFile)
-		}
-	}
-	if c.CertFile != "" || c.KeyFile != "" {
-		cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-		if err != nil {
-			return nil, vnet.OfKind(vnet.ErrInvalid, fmt.Errorf("etcd.certFile, etcd.keyFile: %w", err))
-		}
-		t.Certificates = []tls.Certificate{cert}
-	}
-	return t, nil
-}
+// Close ends the connections. What is under way fails.
+func (s *Store) Close() { _ = s.client.Close() } // its error is that it is closed
 
-// Close ends all connections.
-func (s *Store) Close() { _ = s.client.Close() }
-
-// Client is etcd's own; keys have the prefix there.
+// Client is for what a transaction cannot do, such as watches and leases. Its keys carry the prefix. It knows of one
+// member at a time: the one that answers. Keys that are
+// deleted through it, or by the end of a lease, are not missed by transactions that have read them with Get; those
+// that have read them with Range notice only new and changed ones.
 func (s *Store) Client() *clientv3.Client { return s.client }
 
-// Prefix is what all keys begin with.
-func (s *Store) Prefix() string { return s.Config.Prefix }
+// Prefix is what every key of the store begins with in etcd.
+func (s *Store) Prefix() string { return s.prefix }
 
-// Error gives an error of etcd its kind and says whose it is; nil stays nil.
-func (s *Store) Error(err error) error {
-	if err == nil {
-		return nil
-	}
-	where := strings.Join(s.Endpoints, ", ")
-	var e rpctypes.EtcdError
-	switch {
-	case errors.Is(err, rpctypes.ErrAuthFailed), errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrUserEmpty), errors.Is(err, rpctypes.ErrInvalidAuthToken) && s.Username == "":
-		return vnet.WithHint(vnet.OfKind(vnet.ErrInvalid, fmt.Errorf("etcd %s: %w", where, err)), "etcd.username, etcd.passwordFile and the user's role, which must have the prefix %s", s.Config.Prefix)
-	case errors.As(err, &e) && e.Code() == codes.InvalidArgument:
-		return fmt.Errorf("etcd %s: %w", where, err)
-	case strings.Contains(status.Convert(err).Message(), "tls:"), strings.Contains(status.Convert(err).Message(), "x509:"):
-		return vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("etcd %s: %w", where, err)), "etcd.caFile, etcd.certFile and etcd.keyFile of the node's configuration")
-	}
-	return vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("etcd %s: %w", where, err)), "is etcd there, and has it a leader? etcdctl endpoint status")
-}
-
-// bound gives a call that has no deadline one.
-func bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeout(ctx, callTimeout)
+// Update runs fn until what it wrote is committed. See store.Store.
+func (s *Store) Update(ctx context.Context, fn func(store.Tx) error) error {
+	_, err := s.Commit(ctx, fn)
+	return err
 }

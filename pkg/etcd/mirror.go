@@ -48,7 +48,10 @@ func (s *Store) Mirror(ctx context.Context, prefixes []string, connected func(bo
 	}
 }
 
-const retryPause = 200 * time.Millisecond
+const (
+	retryPause  = 200 * time.Millisecond
+	listTimeout = 30 * time.Second
+)
 
 // applyError is an error of the caller's on its way out.
 type applyError struct{ error }
@@ -130,7 +133,7 @@ func (s *Store) follow(ctx context.Context, prefixes []string, connected func(bo
 
 // List reads all under the prefixes as it is at one revision, which it returns.
 func (s *Store) List(ctx context.Context, prefixes []string) ([]Event, int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	var events []Event
 	var revision int64

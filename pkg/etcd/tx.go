@@ -1,268 +1,207 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"strings"
-	"time"
-
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
+	"unicode/utf8"
 
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-// deletedKey changes with every transaction that deletes: a range cannot tell by itself that something in it has gone.
-const deletedKey = "meta/deleted"
+// Keys of the store's own, which no transaction sees.
+const (
+	// deletedKey is written by every Commit that deletes, and compared by every one that has ranged: a key that is
+	// gone has no revision that could be compared.
+	deletedKey = "meta/deleted"
+	commitKey  = "tx/commit" // see settle.go
+	fenceKey   = "tx/fence"
+)
 
-// maxOps is how many conditions, and how many changes, etcd takes in a transaction (--max-txn-ops).
-const maxOps = 128
+func isOwn(key string) bool {
+	return key == deletedKey || strings.HasPrefix(key, "tx/") || strings.HasPrefix(key, packed)
+}
 
-// Update runs fn in a transaction. See store.Store.
-func (s *Store) Update(ctx context.Context, fn func(store.Tx) error) error {
-	_, err := s.Commit(ctx, fn)
+// maxValue is the largest record. etcd takes requests of 1.5 MiB (--max-request-bytes).
+const maxValue = 1 << 20
+
+// tx is one run of a transaction. Once a read has failed nothing is read any more, and whatever the closure makes of
+// that is void: failed is what became of the run.
+type tx struct {
+	snapshot *snapshot
+	writable bool
+	writes   map[string][]byte            // nil: deleted
+	packs    map[string]map[string]string // as unpacked from the snapshot
+	failed   error
+}
+
+func (s *Store) begin(ctx context.Context, writable bool) *tx {
+	return &tx{snapshot: s.snapshot(ctx), writable: writable, writes: map[string][]byte{}, packs: map[string]map[string]string{}}
+}
+
+// run runs the closure and returns its error, or the one that made it void.
+func (t *tx) run(fn func(store.Tx) error) error {
+	err := fn(t)
+	if t.failed != nil {
+		return t.failed
+	}
 	return err
 }
 
-// Commit is Update, and returns the revision of etcd at which what it wrote stands, or, if it wrote nothing, what it read.
-func (s *Store) Commit(ctx context.Context, fn func(store.Tx) error) (int64, error) {
-	ctx, cancel := bound(ctx)
-	defer cancel()
-	for {
-		t := s.begin(ctx)
-		if err := t.run(fn); err != nil {
-			if errors.Is(err, rpctypes.ErrCompacted) {
-				continue
-			}
-			return 0, err
-		}
-		revision, done, err := t.commit()
-		if done || err != nil {
-			return revision, err
-		}
-		const most = 20 * time.Millisecond
-		select {
-		case <-ctx.Done():
-			return 0, s.Error(fmt.Errorf("others change the same all the time: %w", ctx.Err()))
-		case <-time.After(rand.N(most)):
-		}
-	}
-}
-
-// View runs fn over the records as they are at one revision. See store.Store.
-func (s *Store) View(ctx context.Context, fn func(store.Tx) error) error {
-	ctx, cancel := bound(ctx)
-	defer cancel()
-	for {
-		t := s.begin(ctx)
-		t.view = true
-		if err := t.run(fn); !errors.Is(err, rpctypes.ErrCompacted) {
-			return err
-		}
-	}
-}
-
-func (s *Store) begin(ctx context.Context) *tx {
-	return &tx{s: s, ctx: ctx, read: map[string]read{}, writes: map[string][]byte{}}
-}
-
-// tx is one run of a transaction.
-type tx struct {
-	s        *Store
-	ctx      context.Context //nolint:containedctx // a transaction is as short as a call, and store.Tx has none
-	view     bool
-	failed   error // of etcd: what fn makes of it does not count
-	revision int64 // that everything is read at; 0: nothing was
-	read     map[string]read
-	ranged   []string
-	writes   map[string][]byte // nil: deleted
-}
-
-type read struct {
-	value    []byte
-	revision int64 // 0: there is none
-}
-
-// run runs fn. An error of etcd while it read is what it returns, whatever fn does.
-func (t *tx) run(fn func(store.Tx) error) error {
-	err := fn(t)
-	if t.failed == nil {
-		return err
-	}
-	if errors.Is(t.failed, rpctypes.ErrCompacted) {
-		return t.failed
-	}
-	return t.s.Error(t.failed)
-}
-
-func (t *tx) get(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, bool) {
-	if t.failed != nil {
-		return nil, false
-	}
-	if t.revision != 0 {
-		opts = append(opts, clientv3.WithRev(t.revision))
-	}
-	got, err := t.s.client.Get(t.ctx, t.s.Prefix()+key, opts...)
-	if err != nil {
-		t.failed = err
-		return nil, false
-	}
-	if t.revision == 0 {
-		t.revision = got.Header.Revision
-	}
-	return got, true
-}
-
-func (t *tx) inRange(key string) bool {
-	return slices.ContainsFunc(t.ranged, func(p string) bool { return strings.HasPrefix(key, p) })
-}
-
-// Shared says that the records are a whole cluster's.
+// Shared says that the records are those of a whole cluster.
 func (t *tx) Shared() bool { return true }
 
-// Get: see store.Tx.
 func (t *tx) Get(key string) []byte {
 	if value, ok := t.writes[key]; ok {
 		return value
 	}
-	if r, ok := t.read[key]; ok || t.inRange(key) {
-		return r.value
-	}
-	got, ok := t.get(key)
-	if !ok {
+	if t.failed != nil || isOwn(key) {
 		return nil
 	}
-	var r read
-	if len(got.Kvs) > 0 {
-		r = read{got.Kvs[0].Value, got.Kvs[0].ModRevision}
-	}
-	t.read[key] = r
-	return r.value
+	value, err := t.stored(key)
+	t.failed = err
+	return value
 }
 
-var errReadOnly = errors.New("a view cannot write")
+// stored returns a record as it is in the snapshot.
+func (t *tx) stored(key string) ([]byte, error) {
+	if pack, member := packOf(key); pack != "" {
+		members, err := t.pack(pack)
+		if value, ok := members[member]; ok {
+			return []byte(value), err
+		}
+		return nil, err
+	}
+	kv, err := t.snapshot.get(key)
+	if kv == nil {
+		return nil, err
+	}
+	return present(kv.Value), nil
+}
 
-// Put: see store.Tx.
+// present makes a value that is empty differ from none.
+func present(value []byte) []byte {
+	if value == nil {
+		return []byte{}
+	}
+	return value
+}
+
+func (t *tx) pack(key string) (map[string]string, error) {
+	if members, ok := t.packs[key]; ok {
+		return members, nil
+	}
+	kv, err := t.snapshot.get(key)
+	if err != nil {
+		return nil, err
+	}
+	t.packs[key], err = unpack(kv)
+	return t.packs[key], err
+}
+
 func (t *tx) Put(key string, value []byte) error {
-	if t.view {
-		return errReadOnly
+	if err := t.mayWrite(key); err != nil {
+		return err
 	}
-	if key == "" {
-		return vnet.Invalidf("a record without a key")
+	if len(value) > maxValue {
+		return vnet.Invalidf("record %s has %d bytes, etcd takes no more than %d", key, len(value), maxValue)
 	}
-	t.writes[key] = append([]byte{}, value...)
+	if pack, _ := packOf(key); pack != "" && !utf8.Valid(value) {
+		return vnet.Invalidf("record %s is no text", key)
+	}
+	t.writes[key] = present(bytes.Clone(value))
 	return nil
 }
 
-// Delete: see store.Tx.
 func (t *tx) Delete(key string) error {
-	if t.view {
-		return errReadOnly
+	if err := t.mayWrite(key); err != nil {
+		return err
 	}
 	t.writes[key] = nil
 	return nil
 }
 
-// Range: see store.Tx.
-func (t *tx) Range(prefix string, visit func(key string, value []byte) error) error {
-	if !t.inRange(prefix) {
-		if err := t.load(prefix); err != nil {
-			return err
-		}
+func (t *tx) mayWrite(key string) error {
+	dir, _ := split(key)
+	pack, _ := packOf(key)
+	switch {
+	case !t.writable:
+		return errors.New("a View writes nothing")
+	case t.failed != nil:
+		return t.failed
+	case key == "", isOwn(key):
+		return vnet.Invalidf("key %q is not for records", key)
+	case pack == "" && slices.Contains(packedDirs, dir):
+		return vnet.Invalidf("key %s does not end in a number", key)
 	}
-	all := map[string][]byte{}
-	for key, r := range t.read {
-		if strings.HasPrefix(key, prefix) && r.value != nil {
-			all[key] = r.value
-		}
+	return nil
+}
+
+func (t *tx) Range(prefix string, visit func(key string, value []byte) error) error {
+	if t.failed != nil {
+		return t.failed
+	}
+	records, err := t.list(prefix)
+	if err != nil {
+		t.failed = err
+		return err
 	}
 	for key, value := range t.writes {
 		if strings.HasPrefix(key, prefix) {
-			all[key] = value
+			records[key] = value
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(all)) {
-		if all[key] == nil {
+	for _, key := range slices.Sorted(maps.Keys(records)) {
+		value := records[key]
+		if value == nil {
 			continue
 		}
-		if err := visit(key, all[key]); err != nil {
-			if errors.Is(err, store.ErrStop) {
-				return nil
-			}
+		if err := visit(key, value); errors.Is(err, store.ErrStop) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// load reads all of a prefix.
-func (t *tx) load(prefix string) error {
-	const page = 1000
-	from := prefix
-	end := clientv3.GetPrefixRangeEnd(t.s.Prefix() + prefix)
-	for {
-		got, ok := t.get(from, clientv3.WithRange(end), clientv3.WithLimit(page))
-		if !ok {
-			return t.failed
+// list returns the records of a prefix as they are in the snapshot.
+func (t *tx) list(prefix string) (map[string][]byte, error) {
+	records := map[string][]byte{}
+	if dir, _ := split(prefix); !slices.Contains(packedDirs, dir) {
+		kvs, err := t.snapshot.list(prefix)
+		if err != nil {
+			return nil, err
 		}
-		for _, kv := range got.Kvs {
-			t.read[strings.TrimPrefix(string(kv.Key), t.s.Prefix())] = read{kv.Value, kv.ModRevision}
-		}
-		if !got.More {
-			break
-		}
-		from = strings.TrimPrefix(string(got.Kvs[len(got.Kvs)-1].Key), t.s.Prefix()) + "\x00"
-	}
-	t.ranged = append(t.ranged, prefix)
-	if !t.view {
-		t.Get(deletedKey)
-	}
-	return t.failed
-}
-
-// commit writes what the run wrote, if all that it read still is so; false: it is not.
-func (t *tx) commit() (int64, bool, error) {
-	if len(t.writes) == 0 {
-		return t.revision, true, nil
-	}
-	p := t.s.Prefix()
-	var conditions []clientv3.Cmp
-	for key, r := range t.read {
-		if !t.inRange(key) {
-			conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(p+key), "=", r.revision))
+		for _, kv := range kvs {
+			if key := t.snapshot.store.bare(kv); !isOwn(key) {
+				records[key] = present(kv.Value)
+			}
 		}
 	}
-	for _, prefix := range t.ranged {
-		conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(p+prefix), "<", t.revision+1).WithPrefix())
-	}
-	var changes []clientv3.Op
-	deletes := false
-	for key, value := range t.writes {
-		if value == nil {
-			deletes = true
-			changes = append(changes, clientv3.OpDelete(p+key))
-		} else if r, ok := t.read[key]; !ok || r.value == nil || string(r.value) != string(value) {
-			changes = append(changes, clientv3.OpPut(p+key, string(value)))
+	for _, dir := range packedDirs {
+		if !strings.HasPrefix(dir, prefix) && !strings.HasPrefix(prefix, dir) {
+			continue
+		}
+		kvs, err := t.snapshot.list(packed + dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, kv := range kvs {
+			members, err := t.pack(t.snapshot.store.bare(kv))
+			if err != nil {
+				return nil, err
+			}
+			for member, value := range members {
+				if key := dir + member; strings.HasPrefix(key, prefix) {
+					records[key] = []byte(value)
+				}
+			}
 		}
 	}
-	if len(changes) == 0 {
-		return t.revision, true, nil
-	}
-	if deletes {
-		changes = append(changes, clientv3.OpPut(p+deletedKey, ""))
-	}
-	if len(conditions) > maxOps || len(changes) > maxOps {
-		return 0, false, vnet.WithHint(fmt.Errorf("a change of %d records that depends on %d others: etcd takes %d at once: %w", len(changes), len(conditions), maxOps, vnet.ErrExhausted),
-			"make it in smaller steps")
-	}
-	put, err := t.s.client.Txn(t.ctx).If(conditions...).Then(changes...).Commit()
-	if err != nil {
-		return 0, false, t.s.Error(err)
-	}
-	return put.Header.Revision, put.Succeeded, nil
+	return records, nil
 }

@@ -110,7 +110,7 @@ func (c *Cluster) launch(m *member) {
 		"--initial-cluster-token", filepath.Base(c.dir),
 		"--heartbeat-interval", "50", "--election-timeout", "500", // milliseconds; short, that tests are
 		"--bcrypt-cost", "4", // the least there is
-		"--logger", "zap", "--log-outputs", "stderr",
+		"--logger", "zap", "--log-outputs", "stderr", "--log-level", "error",
 	}
 	if c.options.tls {
 		args = append(args, "--client-cert-auth", "--trusted-ca-file", c.CAFile, "--cert-file", c.path("server.crt"), "--key-file", c.path("server.key"))
@@ -205,8 +205,24 @@ func (c *Cluster) Stop(i int) {
 // Kill ends a member with SIGKILL and returns when it is gone; its data stay. Killing a dead one is no error.
 func (c *Cluster) Kill(i int) { c.members[i].kill() }
 
-// Pause stops a member's process with SIGSTOP: its connections stand, and nobody answers.
-func (c *Cluster) Pause(i int) { c.members[i].signal(syscall.SIGSTOP) }
+// Pause stops a member's process with SIGSTOP and returns when it does nothing any more: its connections stand, and
+// nobody answers.
+func (c *Cluster) Pause(i int) {
+	c.tb.Helper()
+	m := c.members[i]
+	m.signal(syscall.SIGSTOP)
+	Wait(c.tb, m.name+" to pause", func() bool { return m.dead() || m.stopped() })
+}
+
+// stopped tells whether all threads of a member's process are in the state T of proc_pid_stat(5).
+func (m *member) stopped() bool {
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", m.cmd.Process.Pid))
+	return err == nil && !slices.ContainsFunc(stats, func(path string) bool {
+		stat, err := os.ReadFile(path)
+		_, state, _ := strings.Cut(string(stat), ") ")
+		return err == nil && !strings.HasPrefix(state, "T")
+	})
+}
 
 // Continue ends a Pause.
 func (c *Cluster) Continue(i int) { c.members[i].signal(syscall.SIGCONT) }
