@@ -1,0 +1,188 @@
+package test
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tenet-cni/tenet/test/lab"
+)
+
+// led is a cluster of three nodes with a client on the first and a server, which echoes on port 80, on the second.
+type led struct {
+	*cluster
+
+	n1, n2, n3     *lab.Host
+	client, server *lab.Container
+}
+
+func newLed(t *testing.T, args ...string) led {
+	t.Helper()
+	c := newCluster(t, 3, 1, args...)
+	w := led{cluster: c, n1: c.Nodes[0], n2: c.Nodes[1], n3: c.Nodes[2]}
+	c.network(w.n1, "blue/web", "--subnet", web4, "--subnet", web6)
+	w.client = w.n1.Attach("client", webOn(w.n1))
+	w.server = w.n2.Attach("server", webOn(w.n2).With("labels", map[string]string{"role": "server"}))
+	w.server.Echo(80)
+	return w
+}
+
+func webOn(h *lab.Host) lab.Conf { return h.Conf("blue", "web") }
+
+// lead makes the chain blue/c through the groups, for all that is sent to the server, and waits until it leads there.
+func (w led) lead(groups string, options ...string) {
+	w.t.Helper()
+	w.ctl(w.n3, append([]string{"chain", "add", "blue/c", "--group", groups, "--from", "any", "--to", "label:role=server"}, options...)...)
+}
+
+// exchange says something to the server, which may have to be said again: who has just been told of a way may not have it yet.
+func (w led) exchange(network string, to netip.Addr, what string) string {
+	w.t.Helper()
+	said := ""
+	lab.Eventually(w.t, "an answer by "+network+" from "+to.String(), func() bool {
+		said = token(what)
+		return w.client.Exchange(network, netip.AddrPortFrom(to, 80), said) == nil
+	})
+	return said
+}
+
+// Functions of one chain are on nodes of their own, its client and its server on others: each sees each packet once, and
+// the answers in the other order, whatever kind of traffic it is.
+func TestChainAcrossNodes(t *testing.T) {
+	w := newLed(t)
+	for _, g := range []string{"fw", "ids", "log"} {
+		w.ctl(w.n2, "group", "add", "blue/"+g)
+	}
+	functions := []*watched{
+		watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges()),
+		watch(w.n1.Function("ids1", webOn(w.n1), "ids", 0).Bridges()),
+		watch(w.n2.Function("log1", webOn(w.n2), "log", 0).Bridges()),
+	}
+	w.lead("fw,ids,log")
+	first := w.exchange("udp", w.server.IP4, "first")
+	lab.Eventually(t, "the chain to lead", func() bool {
+		first = w.exchange("udp", w.server.IP4, "first")
+		return lab.Within(lab.Patience()/40, func() bool { return functions[2].saw(first) == [2]int{1, 1} })
+	})
+	for _, network := range []string{"tcp", "udp", "icmp"} {
+		for _, to := range []netip.Addr{w.server.IP4, w.server.IP6} {
+			said := token(network)
+			lab.Must(t, w.client.Exchange(network, netip.AddrPortFrom(to, 80), said))
+			for i, f := range functions {
+				f.sees(t, said, 1, 1)
+				if !slices.Equal(hops(f.in, said), []byte{byte(i + 1)}) || !slices.Equal(hops(f.out, said), []byte{byte(i + 1)}) {
+					t.Errorf("%s to %s: function %d is hop %v, back %v", network, to, i+1, hops(f.in, said), hops(f.out, said))
+				}
+			}
+		}
+	}
+	for _, h := range w.Nodes {
+		if out := w.ctl(h, "sync", "--dry-run"); !strings.Contains(out, "agrees") {
+			t.Errorf("%s: %s", h.Name, out)
+		}
+	}
+}
+
+// A connection keeps its path when functions on other nodes come, are drained and go; when its own dies it goes on by what
+// its group says; and new ones are led past a dead function soon.
+func TestChainAcrossNodesPinsAndPasses(t *testing.T) {
+	w := newLed(t)
+	w.ctl(w.n1, "group", "add", "blue/fw", "--on-failure", "open")
+	first := watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges())
+	w.lead("fw")
+	lab.Eventually(t, "the chain to lead", func() bool {
+		said := w.exchange("udp", w.server.IP4, "first")
+		return lab.Within(lab.Patience()/40, func() bool { return first.saw(said) == [2]int{1, 1} })
+	})
+	conn, err := w.client.Connect("tcp", netip.AddrPortFrom(w.server.IP4, 80))
+	lab.Must(t, err)
+	defer conn.Close()
+	say := func(f *watched, what string) {
+		t.Helper()
+		said := token(what)
+		lab.Must(t, lab.Say(conn, said))
+		if f != nil {
+			f.sees(t, said, 1, 1)
+		}
+	}
+	say(first, "begins")
+	second := watch(w.n2.Function("fw2", webOn(w.n2), "fw", 100).Bridges())
+	lab.Eventually(t, "a new connection to come to the new function", func() bool {
+		said := w.exchange("udp", w.server.IP4, "fresh")
+		return lab.Within(lab.Patience()/40, func() bool { return second.saw(said)[0] > 0 })
+	})
+	say(first, "stays")
+	w.ctl(w.n1, "function", "drain", "blue/fw/fw2")
+	before := second.saw("drained-")
+	for range 20 {
+		w.exchange("udp", w.server.IP4, "drained-")
+	}
+	if after := second.saw("drained-"); after != before {
+		t.Errorf("a drained function on another node got new connections: %v, before %v", after, before)
+	}
+	w.ctl(w.n3, "function", "undrain", "blue/fw/fw2")
+	first.In.Link("down")
+	lab.Eventually(t, "the connection to go past the dead function", func() bool {
+		said := token("past")
+		return lab.Say(conn, said) == nil && first.saw(said)[0] == 0
+	})
+	lab.Eventually(t, "new connections to avoid it", func() bool {
+		said := w.exchange("udp", w.server.IP4, "avoids")
+		return lab.Within(lab.Patience()/40, func() bool { return second.saw(said) == [2]int{1, 1} })
+	})
+	first.In.Link("up")
+	lab.Eventually(t, "the connection to come back to it", func() bool {
+		said := token("back")
+		return lab.Say(conn, said) == nil && lab.Within(lab.Patience()/40, func() bool { return first.saw(said) == [2]int{1, 1} })
+	})
+}
+
+// A function that rewrites, and one that routes, on other nodes than the client's and the server's.
+func TestRewritingAndRoutedFunctionsAcrossNodes(t *testing.T) {
+	w := newLed(t)
+	w.network(w.n1, "blue/svc", "--subnet", "10.9.0.0/24", "--subnet", "fd00:9::/64")
+	w.ctl(w.n2, "group", "add", "blue/rt", "--mode", "routed")
+	w.ctl(w.n2, "group", "add", "blue/nat", "--mode", "rewriting")
+	w.ctl(w.n2, "group", "add", "blue/ids")
+	router := watch(w.n3.Function("rt1", w.n3.Conf("blue", "svc"), "rt", 0).Routes())
+	nat := watch(w.n2.Function("nat1", w.n2.Conf("blue", "svc"), "nat", 0).Masquerades())
+	ids := watch(w.n1.Function("ids1", webOn(w.n1), "ids", 0).Bridges())
+	for groups, fresh := range map[string]*watched{"rt": router, "nat,ids": nat} {
+		w.lead(groups)
+		lab.Eventually(t, groups+" to lead", func() bool {
+			said := w.exchange("udp", w.server.IP4, "first")
+			return lab.Within(lab.Patience()/40, func() bool { return fresh.saw(said) == [2]int{1, 1} })
+		})
+		for _, network := range []string{"tcp", "udp"} {
+			said := token(network)
+			lab.Must(t, w.client.Exchange(network, netip.AddrPortFrom(w.server.IP4, 80), said))
+			for f, visits := range map[*watched]bool{router: groups == "rt", ids: groups != "rt", nat: groups != "rt"} {
+				n := map[bool]int{true: 1}[visits]
+				f.sees(t, said, n, n)
+			}
+		}
+	}
+}
+
+// Functions on the client's node are preferred where the chain says so, and others are taken when these die.
+func TestLocalFunctionsArePreferred(t *testing.T) {
+	w := newLed(t)
+	w.ctl(w.n1, "group", "add", "blue/fw")
+	near := watch(w.n1.Function("near", webOn(w.n1), "fw", 1).Bridges())
+	far := watch(w.n3.Function("far", webOn(w.n3), "fw", 100).Bridges())
+	w.lead("fw", "--prefer-local")
+	lab.Eventually(t, "the near one to be taken", func() bool {
+		said := w.exchange("udp", w.server.IP4, "first")
+		return lab.Within(lab.Patience()/40, func() bool { return near.saw(said) == [2]int{1, 1} })
+	})
+	for range 20 {
+		said := w.exchange("udp", w.server.IP4, "near")
+		near.sees(t, said, 1, 1)
+	}
+	near.In.Link("down")
+	lab.Eventually(t, "the far one to be taken", func() bool {
+		said := w.exchange("udp", w.server.IP4, "far")
+		return lab.Within(lab.Patience()/40, func() bool { return far.saw(said) == [2]int{1, 1} })
+	})
+}
