@@ -46,6 +46,12 @@ demo: ## show it: containers, tenants and an attacker on this machine (root)
 	@$(MAKE) --no-print-directory build
 	@scripts/demo
 
+.PHONY: demo-cluster
+demo-cluster: ## show three nodes: tenants and a chain across them, and what goes on without etcd (root)
+	@scripts/bootstrap demo
+	@$(MAKE) --no-print-directory build
+	@scripts/demo-cluster
+
 .PHONY: bench
 bench: ## measure an ADD and its parts, and what traffic costs (root)
 	@scripts/bootstrap test
