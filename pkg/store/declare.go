@@ -193,9 +193,14 @@ func DeleteTenant(tx Tx, name vnet.TenantName) error {
 }
 
 // checkOverlap: the networks of a tenant are routed to each other, and routed networks are
-// known to the host, so in either case their prefixes must differ.
+// known to the host, so in either case their prefixes must differ. Who is neither in its tenant nor routed is not even read:
+// in a cluster they are many.
 func checkOverlap(tx Tx, n vnet.Network) error {
-	others, err := All[vnet.Network](tx, Networks)
+	prefix := NetworksOf(n.Tenant)
+	if n.Gateway == vnet.GatewayRouted {
+		prefix = Networks
+	}
+	others, err := All[vnet.Network](tx, prefix)
 	if err != nil {
 		return err
 	}
