@@ -58,6 +58,11 @@ bench: ## measure an ADD and its parts, and what traffic costs (root)
 	@$(MAKE) --no-print-directory build
 	go run ./test/bench $(BENCHFLAGS)
 
+.PHONY: bench-scale
+bench-scale: ## measure a node of a cluster of 10, 100 and 1,000 nodes (root)
+	@scripts/bootstrap test
+	go run ./test/bench -part scale -o bench-scale.json $(BENCHFLAGS)
+
 .PHONY: lint
 lint: ## check the Go code, its formatting and the scripts
 	@scripts/bootstrap lint

@@ -29,8 +29,9 @@ type order struct {
 	LayTo     int
 	NetNS     string
 	Talk      *talk
-	Chains    []int // how many to write and measure
-	Runs      int   // of sync, if there is nothing to attach, lay or say
+	Chains    []int  // how many to write and measure
+	Peers     *peers // to write
+	Runs      int    // of sync, if there is nothing to attach, lay or say
 }
 
 // synced is what sync did.
@@ -62,6 +63,8 @@ func inside() error {
 	switch {
 	case o.Talk != nil:
 		result, err = o.Talk.client(ctx)
+	case o.Peers != nil:
+		err = o.Peers.write(ctx)
 	case len(o.Chains) > 0:
 		result, err = o.chains(ctx)
 	case o.Container != "":

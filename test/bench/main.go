@@ -1,4 +1,5 @@
-// Command bench measures what tenet costs, in three parts. `make bench` runs it. It needs root and Open vSwitch.
+// Command bench measures what tenet costs, in parts. `make bench` runs the first three, `make bench-scale` the last. It
+// needs root and Open vSwitch, for the last part etcd, too.
 //
 // Part add is ADD and DEL as a container runtime sees them: tenet, the reference plugins bridge with host-local, and a
 // script around ovs-vsctl, in turn, in one run, on nodes of several sizes; with them the floor, which is what the kernel
@@ -9,6 +10,9 @@
 //
 // Part chains is the same for service chains, against the same functions chained by hand with static flows; and what very
 // many chains take.
+//
+// Part scale is a node of a cluster: one that is real among ten, a hundred and a thousand that are records in a real
+// etcd and nothing else. Each of the three has a switch, an etcd and a tenetd of its own, and they are measured in turn.
 //
 // Everything lives in network namespaces and a directory of its own. The namespaces have no names: they end with the
 // process, however it ends.
@@ -36,8 +40,15 @@ type settings struct {
 	Parallel      int      `json:"parallel"`
 	Batches       int      `json:"batches"`
 	TrafficRounds int      `json:"traffic_rounds"`
-	Output        string   `json:"-"`
-	Dir           string   `json:"dir"`
+
+	Nodes   []int         `json:"nodes"` // of the clusters, the real one not counted, ascending
+	Starts  int           `json:"starts"`
+	Changes time.Duration `json:"changes_ns"`
+
+	Output string `json:"-"`
+	Dir    string `json:"dir"`
+
+	bin string // where the programs are
 }
 
 // The parts' names.
@@ -45,7 +56,20 @@ const (
 	addPart     = "add"
 	trafficPart = "traffic"
 	chainsPart  = "chains"
+	scalePart   = "scale"
 )
+
+// A measurement is a part: it is taken by itself, and adds to the report.
+type measurement struct {
+	name    string
+	measure func(context.Context, settings, *report, time.Time) error
+}
+
+func parts() []measurement {
+	return []measurement{
+		{addPart, inWorld(measureAdd)}, {trafficPart, inWorld(measureTraffic)}, {chainsPart, inWorld(measureChains)}, {scalePart, measureScale},
+	}
+}
 
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == insideArg {
@@ -76,60 +100,80 @@ func exit(err error) {
 
 func parse(args []string) (settings, error) {
 	var s settings
-	var parts, sizes string
+	var chosen, sizes, nodes string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.StringVar(&parts, "part", addPart+","+trafficPart+","+chainsPart, "`parts` to measure")
+	f.StringVar(&chosen, "part", addPart+","+trafficPart+","+chainsPart, "`parts` to measure; there is "+scalePart+", too")
 	f.StringVar(&sizes, "sizes", "0,100,500,1000", "`ports` that the bridges have already")
 	f.IntVar(&s.Rounds, "n", 20, "`rounds` at each size; in each, every subject is measured once")
 	f.IntVar(&s.Parallel, "parallel", 20, "`ADDs` at once; 0 measures none")
 	f.IntVar(&s.Batches, "batches", 1, "`times` that so many at once are measured")
 	f.IntVar(&s.TrafficRounds, "t", 12, "`rounds` of traffic; in each, every lane is measured once")
+	f.StringVar(&nodes, "nodes", "10,100,1000", "`nodes` of the clusters of part scale")
+	f.IntVar(&s.Starts, "starts", 5, "`times` that tenetd is started in each of them")
+	f.DurationVar(&s.Changes, "changes", 15*time.Second, "how long each of them changes")
 	f.StringVar(&s.Output, "o", "bench.json", "`file` for every sample and the summary; empty: none")
 	f.StringVar(&s.Dir, "dir", os.TempDir(), "`directory` for databases and programs; its file system is part of what is measured")
 	if err := f.Parse(args); err != nil {
 		return s, err
 	}
-	for part := range strings.SplitSeq(parts, ",") {
-		if part != addPart && part != trafficPart && part != chainsPart {
-			return s, fmt.Errorf("-part %s: %q is none of %s, %s and %s", parts, part, addPart, trafficPart, chainsPart)
+	for name := range strings.SplitSeq(chosen, ",") {
+		if !slices.ContainsFunc(parts(), func(m measurement) bool { return m.name == name }) {
+			return s, fmt.Errorf("-part %s: %q is none of %s", chosen, name, strings.Join([]string{addPart, trafficPart, chainsPart, scalePart}, ", "))
 		}
-		s.Parts = append(s.Parts, part)
+		s.Parts = append(s.Parts, name)
 	}
-	for text := range strings.SplitSeq(sizes, ",") {
-		n, err := strconv.Atoi(strings.TrimSpace(text))
-		if err != nil || n < 0 {
-			return s, fmt.Errorf("-sizes %s: %q is not a number of ports", sizes, text)
-		}
-		s.Sizes = append(s.Sizes, n)
+	var err error
+	if s.Sizes, err = numbers(sizes, 0); err != nil {
+		return s, fmt.Errorf("-sizes %s: %w", sizes, err)
 	}
-	slices.Sort(s.Sizes)
-	s.Sizes = slices.Compact(s.Sizes)
+	if s.Nodes, err = numbers(nodes, 1); err != nil {
+		return s, fmt.Errorf("-nodes %s: %w", nodes, err)
+	}
+	if most := s.Nodes[len(s.Nodes)-1]; most > mostNodes {
+		return s, fmt.Errorf("-nodes %s: %d at most, which is how many blocks a network has", nodes, mostNodes)
+	}
 	const linuxPorts = 1023 // BR_MAX_PORTS less the one that is no number
 	if most := s.Sizes[len(s.Sizes)-1] + max(s.Parallel, 1); most > linuxPorts {
 		return s, fmt.Errorf("%d ports: the Linux bridge of the comparison takes %d", most, linuxPorts)
 	}
-	if s.Rounds < 1 || s.TrafficRounds < 1 || s.Parallel < 0 || s.Batches < 0 {
-		return s, errors.New("-n and -t must be 1 or more, -parallel and -batches not negative")
+	if s.Rounds < 1 || s.TrafficRounds < 1 || s.Starts < 1 || s.Parallel < 0 || s.Batches < 0 || s.Changes < time.Second {
+		return s, errors.New("-n, -t and -starts must be 1 or more, -parallel and -batches not negative, -changes a second or more")
 	}
 	return s, nil
+}
+
+// numbers reads a list of numbers that are not less than the least, and sorts it.
+func numbers(list string, least int) ([]int, error) {
+	var all []int
+	for text := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil || n < least {
+			return nil, fmt.Errorf("%q is not a number of %d or more", text, least)
+		}
+		all = append(all, n)
+	}
+	slices.Sort(all)
+	return slices.Compact(all), nil
 }
 
 func run(ctx context.Context, s settings) error {
 	r := &report{Settings: s, Machine: machine(ctx, s.Dir), LoadBefore: load()}
 	start := time.Now()
-	for _, part := range []struct {
-		name    string
-		measure func(context.Context, *world, *report, time.Time) error
-	}{
-		{addPart, measureAdd},
-		{trafficPart, measureTraffic},
-		{chainsPart, measureChains},
-	} {
-		if !slices.Contains(s.Parts, part.name) {
+	var err error
+	if s.bin, err = os.MkdirTemp(s.Dir, "tenet-bench-bin"); err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(s.bin) }()
+	say("building the programs")
+	if err := programs(ctx, s.bin); err != nil {
+		return err
+	}
+	for _, p := range parts() {
+		if !slices.Contains(s.Parts, p.name) {
 			continue
 		}
-		if err := inWorld(ctx, s, func(w *world) error { return part.measure(ctx, w, r, start) }); err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
+		if err := p.measure(ctx, s, r, start); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
 	r.LoadAfter, r.Took = load(), time.Since(start).Round(time.Second).String()
@@ -141,14 +185,16 @@ func run(ctx context.Context, s settings) error {
 	return r.write(s.Output)
 }
 
-// inWorld gives every part a world of its own: none finds what another left.
-func inWorld(ctx context.Context, s settings, measure func(*world) error) error {
-	w, err := newWorld(ctx, s)
-	if err != nil {
-		return err
+// inWorld gives a part a world of its own: none finds what another left.
+func inWorld(measure func(context.Context, *world, *report, time.Time) error) func(context.Context, settings, *report, time.Time) error {
+	return func(ctx context.Context, s settings, r *report, start time.Time) error {
+		w, err := newWorld(ctx, s)
+		if err != nil {
+			return err
+		}
+		defer w.close()
+		return measure(ctx, w, r, start)
 	}
-	defer w.close()
-	return measure(w)
 }
 
 func measureAdd(ctx context.Context, w *world, r *report, start time.Time) error {

@@ -28,6 +28,7 @@ type report struct {
 	Sync       synced       `json:"sync,omitzero"`
 	Traffic    []*traffic   `json:"traffic,omitempty"`
 	ChainScale []chainScale `json:"chain_scale,omitempty"`
+	Scale      []*scaled    `json:"scale,omitempty"`
 }
 
 // A host is the machine that was measured on.
@@ -159,6 +160,9 @@ func (r *report) print(to io.Writer) {
 	}
 	if len(r.ChainScale) > 0 {
 		r.printScale(to)
+	}
+	if len(r.Scale) > 0 {
+		r.printClusters(to)
 	}
 	t := newTable(to, "Targets")
 	for _, goal := range r.Targets {

@@ -27,6 +27,14 @@ const (
 	ofPlain      = 0.95 // of what a tenant without chains has
 	scaleOf      = 1000 // chains
 	scaleIn      = 2000.0
+
+	// Of a node of the largest cluster.
+
+	startIn      = 10_000.0 // ms
+	memoryMB     = 200.0
+	changeIn     = 50.0 // ms, 99 of 100
+	ofSmallest   = 1.1  // an ADD, of one in the smallest cluster: what a run can tell
+	workSmallest = 0.5  // requests to etcd for an ADD and its DEL that there may be more
 )
 
 func (r *report) judge() {
@@ -38,6 +46,9 @@ func (r *report) judge() {
 	}
 	if len(r.ChainScale) > 0 {
 		r.judgeChains()
+	}
+	if len(r.Scale) > 0 {
+		r.judgeScale()
 	}
 	for _, t := range r.Traffic {
 		if t.Against != "" {
@@ -69,6 +80,32 @@ func (r *report) judgeChains() {
 			r.atMost(fmt.Sprintf("%d chains of 4 hops rendered and installed", s.Chains), s.Install, scaleIn, "ms")
 		}
 	}
+}
+
+func (r *report) judgeScale() {
+	least, most := r.Scale[0], r.Scale[len(r.Scale)-1]
+	in := fmt.Sprintf("%d nodes: ", most.Nodes)
+	r.atMost(in+"tenetd starts with nothing", most.Empty.took(), startIn, "ms")
+	r.atMost(in+"tenetd starts with what it had", median(each(most.Starts, begun.took)), startIn, "ms")
+	r.atMost(in+"tenetd starts on a switch without its flows", median(each(most.Forgot, begun.took)), startIn, "ms")
+	r.atMost(in+"its memory at its most", most.mostMB(), memoryMB, "MB")
+	r.atMost(in+fmt.Sprintf("change to flow at %d changes/s, p99", changesPerSecond), quantile(most.Changes.Took, 0.99), changeIn, "ms")
+	r.noMore(in+"changes that the switch was never seen to have", most.Changes.Unseen, 0)
+	if least == most {
+		return
+	}
+	than := fmt.Sprintf(", of that at %d", least.Nodes)
+	for _, of := range []struct {
+		name   string
+		values func(*scaled) []float64
+	}{
+		{"ADD", func(s *scaled) []float64 { return walls(s.Add) }},
+		{"CPU of an ADD", func(s *scaled) []float64 { return cpus(s.Add) }},
+	} {
+		r.asMuch(in+of.name+than, median(ratios(of.values(most), of.values(least))), ofSmallest)
+	}
+	r.asMuch(in+fmt.Sprintf("requests to etcd for an ADD and its DEL, as at %d and %.1f", least.Nodes, workSmallest),
+		most.Work.Requests, least.Work.Requests+workSmallest)
 }
 
 func (r *report) judgeAdd() {
@@ -115,6 +152,10 @@ func (r *report) atMost(name string, measured, limit float64, unit string) {
 
 func (r *report) atLeast(name string, measured, limit float64) {
 	r.target(name, fmt.Sprintf("%.3f of %.3f", measured, limit), measured >= limit, fmt.Sprintf("%.3f", limit-measured))
+}
+
+func (r *report) asMuch(name string, measured, limit float64) {
+	r.target(name, fmt.Sprintf("%.2f of %.2f", measured, limit), measured <= limit, fmt.Sprintf("%.2f", measured-limit))
 }
 
 func (r *report) target(name, measured string, holds bool, by string) {

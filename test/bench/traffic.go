@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tenet-cni/tenet/pkg/ovs"
 )
 
@@ -122,14 +120,7 @@ func (l lane) enter(ctx context.Context) error {
 
 // switchCPU is what ovs-vswitchd has used of the CPUs: the userspace datapath is in it. It is less moved by what else
 // the machine does than any time is.
-func (w *world) switchCPU() (time.Duration, error) {
-	var t unix.Timespec
-	clock := int32(^w.sw.Pid()<<3 | 2) // clock_getcpuclockid(3): glibc and musl make it so
-	if err := unix.ClockGettime(clock, &t); err != nil {
-		return 0, fmt.Errorf("CPU time of ovs-vswitchd: %w", err)
-	}
-	return time.Duration(t.Nano()), nil
-}
+func (w *world) switchCPU() (time.Duration, error) { return cpu(w.sw.Pid()) }
 
 // leave opens connections where the datapath knows nothing, and counts what it knows then. A flow that nobody uses
 // stays for ten seconds, in which the connections are long over.

@@ -55,8 +55,7 @@ func (w *world) build(ctx context.Context) error {
 	if w.dir, err = os.MkdirTemp(w.Dir, "tenet-bench"); err != nil {
 		return err
 	}
-	say("building the programs")
-	if err := w.programs(ctx); err != nil {
+	if err := os.WriteFile(w.path("add-port"), []byte(addPort), 0o700); err != nil {
 		return err
 	}
 	err = w.harness.try(func() { w.sw = ovstest.Start(w.harness, ovstest.Real()) }) //nolint:contextcheck // the harness has it
@@ -107,21 +106,22 @@ func (w *world) close() {
 	}
 }
 
-// programs builds what is measured, all in the same way, and the meter.
-func (w *world) programs(ctx context.Context) error {
+// programs builds what is measured into dir, all in the same way, and the meter.
+func programs(ctx context.Context, dir string) error {
 	root, err := goTool(ctx, "", "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
 		return err
 	}
-	if _, err := goTool(ctx, root, "build", "-trimpath", "-ldflags=-s -w", "-o", w.bin()+"/", "./plugins/tenet", "./cmd/tenetctl", "./test/bench/meter"); err != nil {
+	if _, err := goTool(ctx, root, "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/",
+		"./plugins/tenet", "./cmd/tenetctl", "./cmd/tenetd", "./test/bench/meter"); err != nil {
 		return err
 	}
 	for _, plugin := range []string{"main/bridge", "ipam/host-local"} {
-		if err := lab.Install(w.bin(), plugin); err != nil {
+		if err := lab.Install(dir, plugin); err != nil {
 			return err
 		}
 	}
-	return os.WriteFile(w.path("add-port"), []byte(addPort), 0o700)
+	return nil
 }
 
 func goTool(ctx context.Context, dir string, args ...string) (string, error) {
@@ -139,7 +139,7 @@ func goTool(ctx context.Context, dir string, args ...string) (string, error) {
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
 
 // bin is the CNI_PATH.
-func (w *world) bin() string { return w.path("bin") }
+func (w *world) bin() string { return w.settings.bin }
 
 // makeLinuxBridge makes the bridge that the plugin "bridge" would make with its first ADD.
 func (w *world) makeLinuxBridge() error {
