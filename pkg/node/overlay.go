@@ -202,13 +202,12 @@ func (c OverlayChange) concerns(tx store.Tx, bridge string) (bool, error) {
 
 func (c OverlayChange) record(tx store.Tx, moved map[vnet.NodeName]bool) error {
 	var errs []error
-	stands, err := store.Peers(tx)
-	if err != nil {
-		return err
-	}
-	for _, p := range c.Peers {
-		i := slices.IndexFunc(stands, func(s vnet.Peer) bool { return s.Name == p.Name })
-		if i < 0 || stands[i].VTEP != p.VTEP || stands[i].Encapsulation != p.Encapsulation {
+	for _, p := range c.Peers { // by name: there may be very many others
+		stands, err := store.FindPeer(tx, p.Name)
+		if err != nil && !errors.Is(err, vnet.ErrNotFound) {
+			return err
+		}
+		if stands.VTEP != p.VTEP || stands.Encapsulation != p.Encapsulation {
 			moved[p.Name] = true
 		}
 		errs = append(errs, store.PutPeer(tx, p))
