@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 PROGRAMS := plugins/tenet plugins/tenet-ipam cmd/tenetctl cmd/tenetd
 
 # What a test may not skip for want of; TESTFLAGS goes to go test, KERNEL_TESTS to scripts/test-kernel.
-export TENET_REQUIRE ?= ovs,netns
+export TENET_REQUIRE ?= ovs,netns,etcd
 TESTFLAGS ?=
 KERNEL_TESTS ?= -t 2400 -run 'Isolation|PortSecurity|Neighbour|Restart|Tenants|Alias|Provider|Publish|Routed|Limit|Repair|Sync|Outside|Chain|Function' ./test
 BENCHFLAGS ?=

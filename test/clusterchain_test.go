@@ -186,3 +186,31 @@ func TestLocalFunctionsArePreferred(t *testing.T) {
 		return lab.Within(lab.Patience()/40, func() bool { return far.saw(said) == [2]int{1, 1} })
 	})
 }
+
+// A node that is off takes its functions with it: connections go on through those of other nodes, and when it is back its
+// own serve again.
+func TestChainGoesOnWithoutANode(t *testing.T) {
+	w := newLed(t, "--lease=2s", "--grace=1h")
+	w.ctl(w.n1, "group", "add", "blue/fw")
+	lost := watch(w.n3.Function("lost", webOn(w.n3), "fw", 100).Bridges())
+	w.lead("fw")
+	lab.Eventually(t, "the chain to lead", func() bool {
+		said := w.exchange("udp", w.server.IP4, "first")
+		return lab.Within(lab.Patience()/40, func() bool { return lost.saw(said) == [2]int{1, 1} })
+	})
+	kept := watch(w.n2.Function("kept", webOn(w.n2), "fw", 1).Bridges())
+	w.n3.PowerOff()
+	lab.Eventually(t, "the node to be off", func() bool { return strings.Contains(w.ctl(w.n1, "node", "list"), "off") })
+	lab.Eventually(t, "new connections to go through the other function", func() bool {
+		said := w.exchange("udp", w.server.IP4, "kept")
+		return lab.Within(lab.Patience()/40, func() bool { return kept.saw(said) == [2]int{1, 1} })
+	})
+	for range 20 {
+		said := token("kept")
+		lab.Must(t, w.client.Exchange("tcp", netip.AddrPortFrom(w.server.IP4, 80), said))
+		kept.sees(t, said, 1, 1)
+	}
+	if out := w.ctl(w.n1, "function", "list"); !strings.Contains(out, " off ") {
+		t.Errorf("the function of a node that is off: %s", out)
+	}
+}

@@ -91,7 +91,7 @@ func New(c node.Config, o Options, release func(context.Context, vnet.Endpoint) 
 // How often what nothing tells of is looked for, and how long things may take.
 const (
 	lookPause   = 250 * time.Millisecond // whether the node's store has changed
-	housePause  = 5 * time.Second        // blocks, nodes that are off, what failed
+	housePause  = 2 * time.Second        // blocks, nodes that are off, what failed
 	retryPause  = 500 * time.Millisecond
 	callTimeout = 10 * time.Second
 )

@@ -156,6 +156,12 @@ func (a *Agent) applyOff(ctx context.Context, whole bool, changes map[string][]b
 		}
 	}
 	var c node.OverlayChange
+	for name, is := range turned {
+		if r, ok := a.nodes[name]; ok && name != a.Name {
+			r.Off = is
+			c.Peers = append(c.Peers, r.Peer)
+		}
+	}
 	for _, t := range a.tenants {
 		for _, r := range t.remote {
 			switch is, ok := turned[r.Node]; {

@@ -48,6 +48,7 @@ func (a *Agent) applyNodes(ctx context.Context, whole bool, changes map[string][
 		}
 		a.nodes[name] = r
 		if name != a.Name {
+			r.Off = a.off[name]
 			c.Peers = append(c.Peers, r.Peer)
 			encapsulations = encapsulations || r.Encapsulation != a.me.record.Encapsulation
 		}

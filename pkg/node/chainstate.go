@@ -69,7 +69,8 @@ type InstanceState struct {
 
 	Mode vnet.Mode `json:"mode"`
 	Here bool      `json:"here"` // it is on this node
-	// State is "serves", "drained", "down" (a port's link or its place in the switch), "hung" (probes), or "waits" for its other port.
+	// State is "serves", "drained", "down" (a port's link or its place in the switch), "hung" (probes), "waits" for its other port, or
+	// "off" with its node.
 	State string `json:"state"`
 	// Traffic is that of the paths through it: of one chain, or, asked for alone, of all.
 	Traffic HopTraffic `json:"traffic"`
@@ -204,7 +205,11 @@ func (s standing) instances(tx store.Tx, tenant vnet.TenantName) ([]InstanceStat
 		if i.Down {
 			st = paths.Dead
 		}
-		all = append(all, InstanceState{Instance: i, Mode: g.Mode, State: state(i, st)})
+		shown := InstanceState{Instance: i, Mode: g.Mode, State: state(i, st)}
+		if p, err := store.FindPeer(tx, i.Node); err == nil && p.Off {
+			shown.State = "off"
+		}
+		all = append(all, shown)
 	}
 	return all, err
 }

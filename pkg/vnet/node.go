@@ -66,6 +66,8 @@ type Peer struct {
 	// Encapsulation is what the node wants to receive.
 	Encapsulation Encapsulation `json:"encapsulation"`
 	MTU           int           `json:"mtu"` // of its underlay
+	// Off: neither its tenetd nor its address answers. What each node has noted of it, not what it says itself.
+	Off bool `json:"off,omitempty"`
 }
 
 // Normal checks a peer and returns it with defaults filled in.
