@@ -54,12 +54,24 @@ func (a *Agent) watchNodes(ctx context.Context) error {
 		}
 	}
 	for _, name := range ended {
-		a.log.Warn("a node that is off has used up its grace: its addresses are free", "node", name)
-		if err := Remove(ctx, a.etcd, name); err != nil {
+		if err := a.endGrace(ctx, name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// endGrace takes a node out of the cluster that is off and has no grace any more. Etcd says so in the transaction: what this
+// node has been told of may be one and not the other yet.
+func (a *Agent) endGrace(ctx context.Context, name vnet.NodeName) error {
+	prefix := a.etcd.Prefix()
+	removed, err := remove(ctx, a.etcd, name,
+		clientv3.Compare(clientv3.CreateRevision(prefix+offKey(name)), ">", 0),
+		clientv3.Compare(clientv3.CreateRevision(prefix+graceKey(name)), "=", 0))
+	if removed {
+		a.log.Warn("a node that was off has used up its grace: its addresses are free", "node", string(name))
+	}
+	return err
 }
 
 // answersNot reports that the node's address does not answer, however often it is asked.
@@ -191,14 +203,23 @@ type Authority interface {
 // Remove takes a node that does not run out of the cluster: its endpoints, its blocks, its functions and its name are free.
 // vnet.ErrExists if it runs. Cut short, it can be done again.
 func Remove(ctx context.Context, s Authority, name vnet.NodeName) error {
+	removed, err := remove(ctx, s, name)
+	if err == nil && !removed {
+		return vnet.WithHint(vnet.Existsf("node %s runs", name), "have it leave: tenetctl node del %s --drain; or stop its tenetd first", name)
+	}
+	return err
+}
+
+// remove removes it step by step, as long as it does not run and the conditions hold; false: they do not.
+func remove(ctx context.Context, s Authority, name vnet.NodeName, conditions ...clientv3.Cmp) (bool, error) {
 	c, prefix := s.Client(), s.Prefix()
-	absent := clientv3.Compare(clientv3.CreateRevision(prefix+aliveKey(name)), "=", 0)
+	conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(prefix+aliveKey(name)), "=", 0))
 	own := prefix + holdings + string(name) + "/"
 	for {
 		const some = 40
 		got, err := c.Get(ctx, own, clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(some))
 		if err != nil {
-			return s.Error(err)
+			return false, s.Error(err)
 		}
 		var ops []clientv3.Op
 		for _, kv := range got.Kvs {
@@ -207,15 +228,15 @@ func Remove(ctx context.Context, s Authority, name vnet.NodeName) error {
 		if len(ops) == 0 {
 			ops = []clientv3.Op{clientv3.OpDelete(prefix + nodeKey(name)), clientv3.OpDelete(prefix + offKey(name)), clientv3.OpDelete(prefix + graceKey(name)), clientv3.OpDelete(prefix + drainKey(name))}
 		}
-		done, err := c.Txn(ctx).If(absent).Then(ops...).Commit()
+		done, err := c.Txn(ctx).If(conditions...).Then(ops...).Commit()
 		if err != nil {
-			return s.Error(err)
+			return false, s.Error(err)
 		}
 		if !done.Succeeded {
-			return vnet.WithHint(vnet.Existsf("node %s runs", name), "have it leave: tenetctl node del %s --drain; or stop its tenetd first", name)
+			return false, nil
 		}
 		if len(got.Kvs) == 0 {
-			return s.Update(ctx, planAll)
+			return true, s.Update(ctx, planAll)
 		}
 	}
 }
