@@ -138,7 +138,7 @@ func (n *Node) Connect(ctx context.Context, e vnet.Endpoint, ofport uint32) erro
 			return err
 		}
 	}
-	return kind(c.Commit(ctx, append(flood, adds(flows)...)))
+	return kind(n.Tally.commit(ctx, c, append(flood, adds(flows)...)))
 }
 
 // Confirm marks the endpoint as ready, with the routes that it was laid with: from here on only a DEL, GC or the loss of

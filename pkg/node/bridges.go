@@ -23,7 +23,7 @@ func (n *Node) EachBridge(ctx context.Context, do func(*Node) error) error {
 		if bridge != n.Bridge {
 			config := n.Config
 			config.Bridge = bridge
-			on = &Node{Config: config, Store: n.Store, Release: n.Release, sw: n.sw}
+			on = &Node{Config: config, Store: n.Store, Release: n.Release, Tally: n.Tally, sw: n.sw}
 		}
 		errs = append(errs, do(on))
 	}

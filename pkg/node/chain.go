@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
 	"github.com/tenet-cni/tenet/pkg/ovs"
@@ -99,6 +100,7 @@ func (n *Node) SyncChains(ctx context.Context, bridge string) error {
 		return err
 	}
 	defer unlock()
+	begun := time.Now()
 	s, err := n.stand(ctx, bridge)
 	if err != nil {
 		return err
@@ -137,7 +139,9 @@ func (n *Node) SyncChains(ctx context.Context, bridge string) error {
 		return kind(err)
 	}
 	ch, _ := difference(want, have, groups)
-	return kind(n.commit(ctx, c, bridge, ch))
+	err = kind(n.commit(ctx, c, bridge, ch))
+	n.Tally.synced(begun, err)
+	return err
 }
 
 // awaitDatapath waits until the datapath goes by the flows as they are now, for half a second at most. It does so by

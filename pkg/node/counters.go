@@ -30,7 +30,7 @@ type Traffic struct {
 
 // Drops returns the bridge's drop counters that are not zero, the largest first.
 func (n *Node) Drops(ctx context.Context) ([]Drop, error) {
-	flows, err := n.flowsOf(ctx, n.Bridge, openflow.FlowFilter{})
+	flows, err := n.dropping(ctx)
 	return drops(flows), err
 }
 
@@ -51,6 +51,11 @@ func (n *Node) Traffic(ctx context.Context, e vnet.Endpoint) (Traffic, error) {
 		}
 	}
 	return t, err
+}
+
+// dropping are the bridge's flows that drop.
+func (n *Node) dropping(ctx context.Context) ([]openflow.FlowStats, error) {
+	return n.flowsOf(ctx, n.Bridge, openflow.FlowFilter{Cookie: pipeline.DropBit, CookieMask: pipeline.DropBit})
 }
 
 func (n *Node) flowsOf(ctx context.Context, bridge string, filter openflow.FlowFilter) ([]openflow.FlowStats, error) {

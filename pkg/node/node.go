@@ -31,6 +31,8 @@ type Node struct {
 	Store *store.Bolt
 	// Release gives back what a foreign IPAM plugin gave an endpoint (pkg/cni knows how).
 	Release func(ctx context.Context, e vnet.Endpoint) error
+	// Tally counts the work of a process that runs on. It may be nil.
+	Tally *Tally
 	// Changed is called by Run when what becomes of a service function may have changed. It may be nil.
 	Changed func()
 

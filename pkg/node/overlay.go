@@ -252,7 +252,7 @@ func (n *Node) on(ctx context.Context, bridge string) (*Node, error) {
 	sw, err := n.dial(ctx)
 	config := n.Config
 	config.Bridge = bridge
-	return &Node{Config: config, Store: n.Store, Release: n.Release, sw: sw}, err
+	return &Node{Config: config, Store: n.Store, Release: n.Release, Tally: n.Tally, sw: sw}, err
 }
 
 // reach sends the switch what the change is about, as the store is now.
@@ -291,7 +291,7 @@ func (n *Node) reach(ctx context.Context, c OverlayChange, moved map[vnet.NodeNa
 		}
 		changes = append(changes, flood...)
 	}
-	if err := conn.Commit(ctx, changes); err != nil {
+	if err := n.Tally.commit(ctx, conn, changes); err != nil {
 		return kind(err)
 	}
 	var fresh []vnet.Peer

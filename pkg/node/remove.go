@@ -122,7 +122,7 @@ func (n *Node) disconnect(ctx context.Context, e vnet.Endpoint) error {
 		}
 		changes = append(changes, more...)
 	}
-	if err := c.Commit(ctx, changes); err != nil {
+	if err := n.Tally.commit(ctx, c, changes); err != nil {
 		return kind(err)
 	}
 	return kind(c.DeleteMeters(ctx, meterIDs(e)...))

@@ -129,7 +129,11 @@ func (n *Node) restore(ctx context.Context) (Drift, error) {
 	if err := n.sw.AwaitBridge(ctx, n.Bridge); err != nil {
 		return Drift{}, kind(err)
 	}
-	return n.connectAll(ctx, true)
+	d, err := n.connectAll(ctx, true)
+	if err == nil {
+		n.Tally.found(d)
+	}
+	return d, err
 }
 
 // add sums up what differed on several bridges.
@@ -155,6 +159,7 @@ func (n *Node) tidy(ctx context.Context, d *Drift) error {
 	if err == nil && full.Count() > 0 {
 		full, err = n.Sync(ctx)
 	}
+	n.Tally.found(full)
 	full.MissingFlows += flows.MissingFlows
 	full.StrayFlows += flows.StrayFlows
 	full.Groups = append(full.Groups, flows.Groups...)

@@ -170,9 +170,16 @@ func (a *agent) end(ctx context.Context) {
 func (a *agent) fresh(ctx context.Context, what string, fn func(context.Context, *Node) error) bool {
 	pass, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	n := Open(a.Config, a.Release)
+	n := a.another()
 	defer n.Close()
 	return !a.failed(ctx, what, fn(pass, n))
+}
+
+// another is the same node, with connections of its own.
+func (a *agent) another() *Node {
+	n := Open(a.Config, a.Release)
+	n.Tally = a.Tally
+	return n
 }
 
 // failed reports whether there is an error. It is logged once, until it is another one or the same thing has worked.
@@ -227,6 +234,7 @@ func (a *agent) restore(ctx context.Context) bool {
 		return false
 	}
 	a.told, a.stale = declared, false
+	a.Tally.restored()
 	var all Drift
 	for _, d := range restored {
 		all.add(d)
@@ -235,7 +243,7 @@ func (a *agent) restore(ctx context.Context) bool {
 	a.rest.Go(func() {
 		pass, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
-		n := Open(a.Config, a.Release)
+		n := a.another()
 		defer n.Close()
 		d, err := n.tidyAll(pass, restored)
 		if err != nil && ctx.Err() == nil {

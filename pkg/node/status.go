@@ -18,13 +18,23 @@ type Missing struct {
 // Missing looks for what an ADD would need: the switch's database, ovs-vswitchd, the bridge (it
 // may be made yet), the store. It changes nothing.
 func (n *Node) Missing(ctx context.Context) []Missing {
+	return append(n.storeMissing(ctx), n.switchMissing(ctx)...)
+}
+
+func (n *Node) storeMissing(ctx context.Context) []Missing {
+	if err := n.Writable(ctx); err != nil {
+		return []Missing{{What: "store", Err: err}}
+	}
+	return nil
+}
+
+func (n *Node) switchMissing(ctx context.Context) []Missing {
 	var missing []Missing
 	note := func(what string, err error, stops bool) {
 		if err != nil {
 			missing = append(missing, Missing{what, err, stops})
 		}
 	}
-	note("store", n.Writable(ctx), false)
 	sw, err := n.dial(ctx)
 	if err != nil {
 		note("OVSDB socket", err, false)

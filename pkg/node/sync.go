@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
 	"github.com/tenet-cni/tenet/pkg/ovs"
@@ -104,7 +105,12 @@ func (n *Node) connectAll(ctx context.Context, apply bool) (Drift, error) {
 		return Drift{}, err
 	}
 	defer c.Close()
-	return n.syncFlows(ctx, c, apply)
+	begun := time.Now()
+	d, err := n.syncFlows(ctx, c, apply)
+	if apply {
+		n.Tally.synced(begun, err)
+	}
+	return d, err
 }
 
 // sight is what stands on this node, as seen at one moment.
@@ -337,7 +343,7 @@ type changes struct {
 func (n *Node) commit(ctx context.Context, c *openflow.Conn, bridge string, ch changes) error {
 	const many = 1000
 	if len(ch.groups)+len(ch.strays)+len(ch.adds)+len(ch.last) <= many {
-		return c.Commit(ctx, slices.Concat(ch.groups, ch.strays, adds(ch.adds), ch.last))
+		return n.Tally.commit(ctx, c, slices.Concat(ch.groups, ch.strays, adds(ch.adds), ch.last))
 	}
 	var before, senders, marker []openflow.Flow
 	for _, f := range ch.adds {
@@ -354,7 +360,7 @@ func (n *Node) commit(ctx context.Context, c *openflow.Conn, bridge string, ch c
 	if len(marker) > 0 {
 		first, end = slices.Concat(ch.groups, ch.strays), slices.Concat(adds(marker), ch.last)
 	}
-	if err := c.Commit(ctx, first); err != nil {
+	if err := n.Tally.commit(ctx, c, first); err != nil {
 		return err
 	}
 	for _, step := range [][]openflow.Flow{before, senders} {
@@ -362,7 +368,7 @@ func (n *Node) commit(ctx context.Context, c *openflow.Conn, bridge string, ch c
 			return err
 		}
 	}
-	return c.Commit(ctx, end)
+	return n.Tally.commit(ctx, c, end)
 }
 
 // commitAtOnce adds flows that do not depend on one another, over several connections.
@@ -375,7 +381,7 @@ func (n *Node) commitAtOnce(ctx context.Context, bridge string, flows []openflow
 			c, err := n.openflow(ctx, bridge)
 			if err == nil {
 				defer c.Close()
-				err = c.Commit(ctx, adds(part))
+				err = n.Tally.commit(ctx, c, adds(part))
 			}
 			errs <- err
 		})

@@ -182,6 +182,9 @@ func (n Network) inTenant() openflow.Term {
 // owner (48): it finds all flows of an owner, whatever their kind.
 const OwnerMask uint64 = 0x0000_ffff_ffff_ffff
 
+// DropBit is set in the cookies of flows that drop, and of no others.
+const DropBit = uint64(UnknownPort) << 48
+
 // Owner is who a flow is for: the base, a network, an endpoint.
 type Owner uint64
 
