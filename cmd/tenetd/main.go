@@ -1,6 +1,7 @@
 // Command tenetd keeps a node's switch in step with what happens: it watches the ports of service
-// functions, probes them, and restores the flows after a restart of ovs-vswitchd. Without it
-// traffic goes on, and containers come and go.
+// functions, probes them, and restores the flows after a restart of ovs-vswitchd. It is the node's
+// part in a cluster, and tells how the node is doing. Without it traffic goes on, and containers
+// come and go.
 package main
 
 import (
@@ -17,7 +18,6 @@ import (
 	flag "github.com/spf13/pflag"
 
 	"github.com/tenet-cni/tenet/pkg/cluster"
-	"github.com/tenet-cni/tenet/pkg/cni"
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -42,9 +42,16 @@ restarted, its flows are restored, and a change of chains that was cut short is
 finished. It logs to standard error and ends cleanly with SIGTERM. All it knows is
 in the node's store: it may be killed at any time.
 
+If the node's configuration names etcd, tenetd also makes the node one of a cluster.
+
+It tells how the node is doing: Prometheus at /metrics, and with 200 or 503 at
+/healthz, on the address "metrics" of the configuration (default 127.0.0.1:9477;
+"off": nowhere), and tenetctl status and tenetctl top on its socket ("socket").
+
 Examples:
   tenetd
   tenetd --config /etc/tenet/tenet.json --log-level debug
+  curl -s http://127.0.0.1:9477/healthz
 
 Options:
 `
@@ -115,28 +122,3 @@ const (
 	defaultGrace = 24 * time.Hour
 	defaultRest  = 5 * time.Minute
 )
-
-// serve keeps the node's switch in step, and the node in its cluster, if it is of one, until ctx ends or one of both cannot go on.
-func serve(ctx context.Context, config node.Config, options cluster.Options, log *slog.Logger) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	n := node.Open(config, cni.DelegateDel)
-	defer n.Close()
-	if !config.Clustered() {
-		return n.Run(ctx, log)
-	}
-	agent, err := cluster.New(config, options, cni.DelegateDel, log)
-	if err != nil {
-		return err
-	}
-	n.Changed = agent.Kick
-	ended := make(chan error, 1)
-	if err := n.RunWith(ctx, log, func(ctx context.Context) {
-		err := agent.Run(ctx)
-		stop()
-		ended <- err
-	}); err != nil {
-		return err // another tenetd runs
-	}
-	return <-ended
-}

@@ -3,6 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +35,22 @@ func TestCommandLine(t *testing.T) {
 	ends(t, exitFailed, "must be an absolute path", "--data-dir=here")
 }
 
+// configured writes a node's configuration with a directory of its own for everything, and these keys, and returns the file.
+func configured(t *testing.T, dir string, keys map[string]any) string {
+	t.Helper()
+	all := map[string]any{"dataDir": dir, "ovsRunDir": dir, "socket": filepath.Join(dir, "sock"), "metrics": "off"}
+	maps.Copy(all, keys)
+	text, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "tenet.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // A node has one; and without a switch it waits for one rather than fail.
 func TestOneForADataDirectory(t *testing.T) {
 	dir := t.TempDir()
@@ -54,7 +74,7 @@ func TestBeginsOnceASyncIsOver(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), 3*time.Second)
 	defer stop()
 	var out, errs bytes.Buffer
-	if code := run(ctx, []string{"--data-dir=" + dir, "--ovs-run-dir=" + dir}, &out, &errs); code != exitDone {
+	if code := run(ctx, []string{"--config=" + configured(t, dir, nil)}, &out, &errs); code != exitDone {
 		t.Errorf("it ends with %d: %s", code, errs.String())
 	}
 }

@@ -19,7 +19,6 @@ import (
 
 	"github.com/tenet-cni/tenet/pkg/etcd"
 	"github.com/tenet-cni/tenet/pkg/node"
-	"github.com/tenet-cni/tenet/pkg/socket"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
@@ -39,6 +38,7 @@ type Agent struct {
 	node.Config
 	Options
 	Release func(context.Context, vnet.Endpoint) error // see node.Node
+	Tally   *node.Tally                                // likewise
 
 	log  *slog.Logger
 	etcd *etcd.Store
@@ -53,6 +53,8 @@ type Agent struct {
 	joined    bool
 	lease     clientv3.LeaseID // 0: etcd knows of none
 	connected bool             // to etcd, as far as is known
+	heardAt   time.Time        // when etcd was last known to answer; at first, when this began
+	pending   time.Time        // since when something from etcd is being taken over; zero: nothing is
 	leaving   bool             // the cluster: an operator asked for it
 	left      bool             // what it gave back already was for that
 	parted    bool             // it has left, and takes no lease again
@@ -84,7 +86,7 @@ func New(c node.Config, o Options, release func(context.Context, vnet.Endpoint) 
 		Config: c, Options: o, Release: release, log: log, etcd: s,
 		nodes: map[vnet.NodeName]Record{}, alive: map[vnet.NodeName]bool{}, off: map[vnet.NodeName]bool{}, graced: map[vnet.NodeName]bool{},
 		tenants: map[vnet.TenantName]*tenant{}, published: map[vnet.EndpointID]published{}, conflicts: map[vnet.EndpointID]string{},
-		failures: map[string]string{}, idle: map[held]time.Time{}, moved: make(chan struct{}), kicked: make(chan struct{}, 1), lost: make(chan struct{}, 1),
+		failures: map[string]string{}, idle: map[held]time.Time{}, heardAt: time.Now(), moved: make(chan struct{}), kicked: make(chan struct{}, 1), lost: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -97,23 +99,15 @@ const (
 )
 
 // Run is the node's part in the cluster until ctx ends. It returns early only if the cluster does not want the node:
-// vnet.ErrExists says why.
-func (a *Agent) Run(ctx context.Context) error {
+// vnet.ErrExists says why. What serves those who call Answer and Status goes on beside it, and is waited for.
+func (a *Agent) Run(ctx context.Context, beside func(context.Context)) error {
 	defer a.etcd.Close()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	l, err := socket.Listen(ctx, a.Socket)
-	if err != nil {
-		return err
-	}
 	a.life = ctx
 	all := &a.background
 	defer all.Wait()
-	all.Go(func() {
-		if err := socket.Serve(ctx, l, a.answer); err != nil {
-			stop(err)
-		}
-	})
+	all.Go(func() { beside(ctx) })
 	if err := a.join(ctx); err != nil {
 		stop(err)
 	} else {
@@ -135,6 +129,7 @@ func (a *Agent) fresh(ctx context.Context, fn func(context.Context, *node.Node) 
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	n := node.Open(a.Config, a.Release)
+	n.Tally = a.Tally
 	defer n.Close()
 	return fn(ctx, n)
 }

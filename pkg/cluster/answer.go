@@ -11,12 +11,9 @@ import (
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-// answer does what another program of this node asks for.
-func (a *Agent) answer(ctx context.Context, r socket.Request) (any, error) {
-	switch r.Do {
-	case socket.Status:
-		return a.status(), nil
-	case socket.Await:
+// Answer does what another program of this node asks of the cluster. It serves while the agent runs.
+func (a *Agent) Answer(ctx context.Context, r socket.Request) (any, error) {
+	if r.Do == socket.Await {
 		return nil, a.await(ctx, r.Revision)
 	}
 	if err := a.away(); err != nil {

@@ -24,6 +24,9 @@ func (a *Agent) connection(up bool) {
 	a.mu.Lock()
 	was := a.connected
 	a.connected = up
+	if up {
+		a.heardAt = time.Now()
+	}
 	a.mu.Unlock()
 	switch {
 	case was == up:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tenet-cni/tenet/pkg/etcd"
 	"github.com/tenet-cni/tenet/pkg/node"
@@ -47,6 +48,11 @@ func (a *Agent) catchUp(ctx context.Context) error {
 func (a *Agent) apply(ctx context.Context, whole bool, events []etcd.Event, revision int64) error {
 	a.order.Lock()
 	defer a.order.Unlock()
+	a.mu.Lock()
+	if a.pending.IsZero() { // else it has failed before
+		a.pending = time.Now()
+	}
+	a.mu.Unlock()
 	changes := latest(events)
 	if err := a.declare(ctx, whole, changes); err != nil {
 		return err
@@ -58,7 +64,7 @@ func (a *Agent) apply(ctx context.Context, whole bool, events []etcd.Event, revi
 		return err
 	}
 	a.mu.Lock()
-	a.revision = revision
+	a.revision, a.pending = revision, time.Time{}
 	close(a.moved)
 	a.moved = make(chan struct{})
 	a.mu.Unlock()

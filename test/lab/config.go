@@ -2,6 +2,7 @@ package lab
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -33,5 +34,8 @@ func (h *Host) told() []string {
 	if h.Config != "" {
 		return []string{"--config=" + h.Config}
 	}
-	return []string{"--data-dir=" + h.DataDir, "--ovs-run-dir=" + h.RunDir, "--bridge=" + Bridge}
+	// What has no option of its own: nodes have a network namespace each, and see the same files.
+	file := filepath.Join(h.RunDir, "tenet.json")
+	Must(h.tb, os.WriteFile(file, fmt.Appendf(nil, `{"socket": %q}`, filepath.Join(h.RunDir, "tenetd.sock")), 0o600))
+	return []string{"--config=" + file, "--data-dir=" + h.DataDir, "--ovs-run-dir=" + h.RunDir, "--bridge=" + Bridge}
 }

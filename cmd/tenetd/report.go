@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/tenet-cni/tenet/pkg/cluster"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// reports are a daemon's: one is made at a time, and does for all who ask within a second of it, as it takes reading the
+// counters of the switch's flows.
+type reports struct {
+	look func() cluster.Report
+	turn chan struct{} // has room for one
+	last cluster.Report
+	made time.Time
+}
+
+const reportAge = time.Second
+
+// latest returns a report of no more than that age. One that was begun is made to its end, though who asked for it may have
+// gone: it does for others.
+func (r *reports) latest(ctx context.Context) (cluster.Report, error) {
+	select {
+	case r.turn <- struct{}{}:
+	case <-ctx.Done():
+		return cluster.Report{}, vnet.OfKind(vnet.ErrUnavailable, context.Cause(ctx))
+	}
+	defer func() { <-r.turn }()
+	if time.Since(r.made) >= reportAge {
+		r.last = r.look()
+		r.made = time.Now()
+	}
+	return r.last, nil
+}
