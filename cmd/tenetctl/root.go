@@ -129,7 +129,7 @@ error, mostly with a second one that starts with "hint:".`,
 	complete(root, "output", "table", "json", "yaml")
 	root.AddCommand(
 		newTenant(a), newNetwork(a), newUplink(a), newNode(a), newEndpoint(a), newGroup(a), newFunction(a), newChain(a), newApply(a),
-		newStatus(a), newSync(a), newTrace(a), newVersion(a),
+		newStatus(a), newTop(a), newSync(a), newTrace(a), newVersion(a),
 	)
 	// What has no verb of its own answers a wrong or missing one.
 	for _, group := range append(root.Commands(), root) {
@@ -167,13 +167,19 @@ func (a *app) check(cmd *cobra.Command) error {
 	return nil
 }
 
-// on runs fn on this node, within the time that the whole may take.
-func (a *app) on(ctx context.Context, fn func(context.Context, *node.Node) error) error {
+// configuration is this node's, with what the flags say over it.
+func (a *app) configuration() (node.Config, error) {
 	config, err := node.LoadConfig(a.config)
 	if err != nil {
-		return err
+		return config, err
 	}
-	if config, err = config.Override(a.over); err != nil {
+	return config.Override(a.over)
+}
+
+// on runs fn on this node, within the time that the whole may take.
+func (a *app) on(ctx context.Context, fn func(context.Context, *node.Node) error) error {
+	config, err := a.configuration()
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)

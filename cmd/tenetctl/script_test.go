@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/tenet-cni/tenet/pkg/cni"
 	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/socket"
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -43,7 +46,7 @@ func TestSessions(t *testing.T) {
 			e.Setenv("TENETCTL", path) // for a session without a PATH
 			return err
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "record": record, "serve": serve, "uplink": uplink},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "record": record, "serve": serve, "tenetd": tenetd, "uplink": uplink},
 	})
 }
 
@@ -102,6 +105,31 @@ func recordAs(ts *testscript.TestScript, attachment, network string, w node.Want
 		ts.Check(err)
 	}
 	ts.Check(n.Confirm(ctx, r.Endpoint))
+}
+
+// tenetd REPORT has somebody answer for the tenetd of the configuration tenet.json, which it writes, with what is in the
+// file, until the session ends. ! tenetd ends it. The node is to be one of a cluster.
+func tenetd(ts *testscript.TestScript, neg bool, args []string) {
+	at := ts.MkAbs("tenetd.sock")
+	if neg {
+		ts.Check(os.Remove(at))
+		return
+	}
+	report := ts.ReadFile(args[0])
+	config := fmt.Sprintf(`{"node": "n1", "socket": %q, "etcd": {"endpoints": ["http://192.0.2.1:2379"]}}`, at)
+	ts.Check(os.WriteFile(ts.MkAbs("tenet.json"), []byte(config), 0o600))
+	ctx, stop := context.WithCancel(context.Background())
+	ts.Defer(stop)
+	l, err := socket.Listen(ctx, at)
+	ts.Check(err)
+	go func() {
+		_ = socket.Serve(ctx, l, func(_ context.Context, r socket.Request) (any, error) {
+			if r.Do != socket.Status {
+				return nil, vnet.Invalidf("request %q", r.Do)
+			}
+			return json.RawMessage(report), nil
+		})
+	}()
 }
 
 // uplink NAME NIC VLANS... writes an uplink's record; no switch has its NIC.

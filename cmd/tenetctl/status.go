@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tenet-cni/tenet/pkg/cluster"
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -16,10 +17,15 @@ import (
 
 // statusView is the state of the node.
 type statusView struct {
-	Bridges  []bridgeStatus `json:"bridges"` // the configured one first
-	Store    storeStatus    `json:"store"`
-	Pools    []poolStatus   `json:"pools"`
-	Problems []problem      `json:"problems"` // what an ADD would miss
+	Bridges []bridgeStatus `json:"bridges"` // the configured one first
+	Store   storeStatus    `json:"store"`
+	Pools   []poolStatus   `json:"pools"`
+	// Tenetd is what tenetd says, also of the node's cluster; null: it does not run, or does not answer.
+	Tenetd   *cluster.Report `json:"tenetd"`
+	Problems []problem       `json:"problems"` // what an ADD would miss
+
+	clustered bool  // the node is to be one of a cluster
+	unasked   error // why tenetd said nothing
 }
 
 // bridgeStatus is what the switch says of one bridge.
@@ -55,18 +61,19 @@ var errUnwell = errors.New("not everything works")
 
 func newStatus(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "status", Short: "Show how the switch and the store are doing", Args: exactly(),
+		Use: "status", Short: "Show how the switch, the store, tenetd and the cluster are doing", Args: exactly(),
 		Long: `status shows the switch and its bridges, the store and what it holds, how the
 switch differs from the store (tenetctl sync repairs that), how far the address
 pools are used, and what was dropped and why. Drops are counted since the flows
-were written.
+were written. tenetd, if it runs, says what it has done and, on a node of a cluster,
+whether etcd answers, which nodes are away, and what others could not be told.
 
 It fails if the next ADD would: if the store or Open vSwitch cannot be used. What
 it could find out is shown in any case.`,
 		Example: "  tenetctl status\n  tenetctl status -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.on(cmd.Context(), func(ctx context.Context, n *node.Node) error {
-				s := look(ctx, n)
+				s := a.look(ctx, n)
 				if err := a.print(s, func(w io.Writer) { showStatus(w, s) }); err != nil {
 					return err
 				}
@@ -90,7 +97,7 @@ func firstHint(problems []problem) string {
 }
 
 // look finds out what it can, and lists what it cannot.
-func look(ctx context.Context, n *node.Node) statusView {
+func (a *app) look(ctx context.Context, n *node.Node) statusView {
 	s := statusView{Bridges: []bridgeStatus{}, Pools: []poolStatus{}, Problems: []problem{}}
 	note := func(what string, err error, stops bool) {
 		s.Problems = append(s.Problems, problem{what, oneLine(err.Error()), hintFor(err), stops})
@@ -100,6 +107,12 @@ func look(ctx context.Context, n *node.Node) statusView {
 	}
 	if err := s.lookAtStore(ctx, n); err != nil && len(s.Problems) == 0 {
 		note("store", err, false)
+	}
+	s.clustered = n.Clustered()
+	if r, err := a.askTenetd(ctx, n.Socket); err == nil {
+		s.Tenetd = &r
+	} else {
+		s.unasked = err
 	}
 	err := n.EachBridge(ctx, func(n *node.Node) error {
 		b := bridgeStatus{Drops: []node.Drop{}}
@@ -194,6 +207,7 @@ func showStatus(w io.Writer, s statusView) {
 		[]any{"store", s.Store.Path + ", " + size},
 		[]any{"", fmt.Sprintf("%s, %s, %s", plural(s.Store.Tenants, "tenant"), plural(s.Store.Networks, "network"), plural(s.Store.Endpoints, "endpoint"))},
 		[]any{"", fmt.Sprintf("addresses in use: %d", s.Store.Addresses)})
+	rows = append(rows, s.tenetd()...)
 	columns(w, nil, rows)
 	if len(s.Pools) > 0 {
 		fmt.Fprintln(w)

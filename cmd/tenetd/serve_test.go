@@ -185,21 +185,22 @@ func TestTheSocketOfAnother(t *testing.T) {
 	}
 }
 
-// A report does for all who ask within a second of it, and no longer; who has no time to wait for one gets none.
+// A report does for all who ask soon, or who waited for it, and for nobody else; who has no time to wait for one gets none.
 func TestAReportDoesForAllWhoAsk(t *testing.T) {
 	looks := 0
 	r := &reports{look: func() cluster.Report { looks++; return told() }, turn: make(chan struct{}, 1)}
 	for _, tc := range []struct {
-		made time.Time
-		want int
+		begun, made time.Time
+		want        int
 	}{
-		{time.Time{}, 1},
-		{time.Now().Add(time.Hour), 1}, // as fresh as can be, however slow the machine is
-		{time.Now().Add(-reportAge), 2},
+		{time.Time{}, time.Time{}, 1},
+		{time.Now().Add(time.Hour), time.Time{}, 1}, // as fresh as can be, however slow the machine is
+		{time.Time{}, time.Now().Add(time.Hour), 1}, // it took long
+		{time.Now().Add(-reportAge), time.Now(), 2},
 	} {
-		r.made = tc.made
+		r.begun, r.made = tc.begun, tc.made
 		if got, err := r.latest(t.Context()); err != nil || got.Version != told().Version || looks != tc.want {
-			t.Errorf("made at %s: it looked %d times, want %d; %v", tc.made, looks, tc.want, err)
+			t.Errorf("begun at %s, made at %s: it looked %d times, want %d; %v", tc.begun, tc.made, looks, tc.want, err)
 		}
 	}
 	r.turn <- struct{}{} // somebody looks, and it takes long
