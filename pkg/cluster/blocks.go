@@ -78,7 +78,7 @@ func (a *Agent) take(ctx context.Context, h held) (vnet.NodeName, error) {
 			return other.Node, nil
 		}
 	}
-	a.log.Info("claimed a block of addresses", "network", h.ref, "block", h.block)
+	a.log.Info("claimed a block of addresses", "tenant", h.ref.Tenant, "network", h.ref.Network, "block", h.block)
 	return a.Name, nil
 }
 
@@ -267,14 +267,14 @@ func (a *Agent) reclaim(ctx context.Context, h held) error {
 	if err != nil || who == a.Name {
 		return err
 	}
-	a.log.Error("a block of addresses is another node's by now", "network", h.ref, "block", h.block, "holder", who)
+	a.log.Error("a block of addresses is another node's by now", "tenant", h.ref.Tenant, "network", h.ref.Network, "block", h.block, "holder", who)
 	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
 		losers, err := n.EndpointsIn(ctx, h.ref, h.block)
 		if err != nil {
 			return err
 		}
 		for _, id := range losers {
-			a.log.Error("an endpoint goes: another node may have its address", "endpoint", id, "network", h.ref)
+			a.log.Error("an endpoint goes: another node may have its address", "tenant", h.ref.Tenant, "network", h.ref.Network, "endpoint", id)
 			if err := n.Discard(ctx, id); err != nil {
 				return err
 			}
@@ -293,7 +293,7 @@ func (a *Agent) giveBack(ctx context.Context, h held) error {
 	if err != nil {
 		return a.told(ctx, err)
 	}
-	a.log.Info("gave a block of addresses back", "network", h.ref, "block", h.block)
+	a.log.Info("gave a block of addresses back", "tenant", h.ref.Tenant, "network", h.ref.Network, "block", h.block)
 	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
 		return n.Store.Update(ctx, func(tx store.Tx) error { return store.DeleteBlock(tx, h.ref, h.block) })
 	})

@@ -221,7 +221,7 @@ func (a *Agent) forget(tx store.Tx, key string) error {
 	err := store.DeleteNetwork(tx, r)
 	switch {
 	case errors.Is(err, vnet.ErrExists):
-		a.log.Warn("a network was deleted that somebody here is in", "network", r, "error", err)
+		a.log.Warn("a network was deleted that somebody here is in", "tenant", r.Tenant, "network", r.Network, "error", err)
 		return nil
 	case errors.Is(err, vnet.ErrNotFound):
 		return nil

@@ -169,6 +169,9 @@ func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) er
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !put.Succeeded {
+		if a.conflicts[r.ID] == "" {
+			a.log.Warn("an endpoint cannot be published: its network or its addresses are not this node's, as etcd has it", "tenant", r.Tenant, "network", r.Network, "endpoint", r.ID)
+		}
 		a.conflicts[r.ID] = fmt.Sprintf("endpoint %s (%s, %s) cannot be published", r.ID, r.Attachment, r.Ref())
 		return vnet.OfKind(vnet.ErrUnavailable, errors.New(a.conflicts[r.ID]+": its network or its addresses are not this node's, as etcd has it"))
 	}

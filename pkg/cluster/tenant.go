@@ -82,7 +82,7 @@ func (a *Agent) applyEndpoints(ctx context.Context, t *tenant, whole bool, event
 		}
 		var r vnet.Remote
 		if err := store.DecodeShared(key, value, &r); err != nil || endpointKey(r) != key {
-			a.log.Error("an endpoint's record makes no sense", "key", key, "error", err)
+			a.log.Error("an endpoint's record makes no sense", "tenant", named.Tenant, "network", named.Network, "endpoint", named.ID, "node", named.Node, "error", err)
 			continue
 		}
 		t.remote[key] = r

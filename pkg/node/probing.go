@@ -17,6 +17,7 @@ import (
 type wantedProbe struct {
 	number    uint32
 	name      string
+	ingress   vnet.EndpointID
 	target    probe.Target
 	probe     vnet.Probe
 	ref       vnet.GroupRef
@@ -34,7 +35,7 @@ func (w wantedProbe) equal(o wantedProbe) bool {
 // wantProbe says how to probe an instance. A transparent one gets a frame of an experimental EtherType, tagged like
 // those of a path; a routed one an echo request from its network's gateway to where any default route leads.
 func wantProbe(tx store.Tx, g vnet.Group, i vnet.Instance) (wantedProbe, error) {
-	w := wantedProbe{number: i.Number, name: i.String(), probe: g.Probe, ref: i.Ref(), container: i.Container, hung: i.Hung}
+	w := wantedProbe{number: i.Number, name: i.String(), ingress: i.Ingress, probe: g.Probe, ref: i.Ref(), container: i.Container, hung: i.Hung}
 	w.target = probe.Target{
 		In: i.Ingress.Port(), Out: []string{i.Egress.Port()}, EtherType: pipeline.ProbeType,
 		Src: pipeline.ProbeMAC(false).HardwareAddr(), Dst: pipeline.ProbeMAC(true).HardwareAddr(),
@@ -132,7 +133,7 @@ func (p *probing) watch(ctx context.Context, verdicts chan<- verdict) {
 	defer next.Stop()
 	defer p.close()
 	lost, said := 0, p.hung
-	blind := blindness{log: p.log, name: p.name}
+	blind := blindness{log: p.log, of: p.wantedProbe}
 	for {
 		select {
 		case <-ctx.Done():
@@ -191,7 +192,7 @@ func (p *probing) close() {
 // blindness is that no probe can be sent. A link that has gone is noticed by itself, and soon; if it lasts, it is logged once.
 type blindness struct {
 	log   *slog.Logger
-	name  string
+	of    wantedProbe
 	since time.Time
 	said  bool
 }
@@ -204,7 +205,7 @@ func (b *blindness) note(err error) {
 	case b.since.IsZero():
 		b.since = time.Now()
 	case !b.said && time.Since(b.since) >= patience:
-		b.log.Error("cannot probe a function", "function", b.name, "error", err)
+		b.log.Error("cannot probe a function", "tenant", b.of.ref.Tenant, "function", b.of.name, "endpoint", b.of.ingress, "error", err)
 		b.said = true
 	}
 }
@@ -222,7 +223,7 @@ func (a *agent) judge(ctx context.Context, v verdict) {
 		return
 	}
 	if changed {
-		a.log.Warn("probes changed their verdict on a function", "function", v.name, "hung", v.hung)
+		a.log.Warn("probes changed their verdict on a function", "tenant", v.ref.Tenant, "function", v.name, "endpoint", v.ingress, "hung", v.hung)
 		a.chains(ctx)
 	}
 }

@@ -105,7 +105,7 @@ type agent struct {
 	// What the store said when it was last read, and when it had been written then.
 	modified time.Time
 	bridges  []string
-	ports    map[vnet.EndpointID]bool // of functions
+	ports    map[vnet.EndpointID]servingPort
 	declared digest
 
 	told  digest // what was declared when all bridges were last told all
@@ -249,6 +249,9 @@ func (a *agent) restore(ctx context.Context) bool {
 		if err != nil && ctx.Err() == nil {
 			a.log.Error("tidy up", "error", err, "hint", vnet.Hint(err))
 		}
+		for _, o := range d.Endpoints {
+			a.log.Info("an endpoint is nobody's, and goes", "tenant", o.seen.Tenant, "network", o.seen.Network, "endpoint", o.ID, "container", o.seen.Container, "why", o.Why)
+		}
 		a.log.Debug("tidied up", "differences", d.Count())
 	})
 	return true
@@ -284,10 +287,11 @@ func (a *agent) linkChanged(ctx context.Context, c veth.Change) {
 			delete(a.works, id)
 		}
 	}
-	if known && was == c.Works || !a.ports[id] {
+	p, serves := a.ports[id]
+	if known && was == c.Works || !serves {
 		return
 	}
-	a.log.Info("the port of a function changed", "port", c.Name, "works", c.Works)
+	a.log.Info("the port of a function changed", "tenant", p.network.Tenant, "network", p.network.Network, "endpoint", id, "function", p.function, "port", c.Name, "works", c.Works)
 	a.chains(ctx)
 }
 
@@ -373,10 +377,16 @@ func (a *agent) read(ctx context.Context) {
 // watched is what an agent takes from the store.
 type watched struct {
 	bridges  []string
-	ports    map[vnet.EndpointID]bool // of functions
-	probes   []wantedProbe            // of instances that are to be probed
-	unprobed []wantedProbe            // instances that were found hung, and are not probed any more
+	ports    map[vnet.EndpointID]servingPort
+	probes   []wantedProbe // of instances that are to be probed
+	unprobed []wantedProbe // instances that were found hung, and are not probed any more
 	declared digest
+}
+
+// servingPort is the port of a function.
+type servingPort struct {
+	function string
+	network  vnet.Ref
 }
 
 // digest is of what others write of chains: groups, instances, chains and the numbers of their legs, which tell a chain from
@@ -385,7 +395,7 @@ type watched struct {
 type digest [sha256.Size]byte
 
 func (n *Node) watched(ctx context.Context) (watched, error) {
-	w := watched{ports: map[vnet.EndpointID]bool{}}
+	w := watched{ports: map[vnet.EndpointID]servingPort{}}
 	var err error
 	if w.bridges, err = n.bridges(ctx); err != nil {
 		return w, err
@@ -398,9 +408,14 @@ func (n *Node) watched(ctx context.Context) (watched, error) {
 		}
 		for _, i := range instances {
 			for _, id := range []vnet.EndpointID{i.Ingress, i.Egress} {
-				if id != "" {
-					w.ports[id] = true
+				if id == "" {
+					continue
 				}
+				e, err := store.Endpoint(tx, id)
+				if err != nil && !errors.Is(err, vnet.ErrNotFound) {
+					return err
+				}
+				w.ports[id] = servingPort{i.String(), e.Ref()}
 			}
 			if err := w.wants(tx, i); err != nil {
 				return err
@@ -442,7 +457,7 @@ func (w *watched) wants(tx store.Tx, i vnet.Instance) error {
 	}
 	if g.Probe.Interval == 0 {
 		if i.Hung {
-			w.unprobed = append(w.unprobed, wantedProbe{number: i.Number, name: i.String(), ref: i.Ref(), container: i.Container})
+			w.unprobed = append(w.unprobed, wantedProbe{number: i.Number, name: i.String(), ingress: i.Ingress, ref: i.Ref(), container: i.Container})
 		}
 		return nil
 	}

@@ -109,14 +109,15 @@ func attach(ctx context.Context, n *node.Node, r *cni.Request, recorded node.Rec
 	if err := n.Chained(ctx, e); err != nil {
 		return nil, err
 	}
-	tell(ctx, n, e.ID)
+	tell(ctx, n, e.ID, "tenant", e.Tenant, "network", e.Network)
 	return result, nil
 }
 
-// tell has the cluster told of the endpoint. What cannot be told now is told later, and is no reason to fail.
-func tell(ctx context.Context, n *node.Node, id vnet.EndpointID) {
+// tell has the cluster told of the endpoint. What cannot be told now is told later, and is no reason to fail: it is logged,
+// with what else is known of the endpoint.
+func tell(ctx context.Context, n *node.Node, id vnet.EndpointID, known ...any) {
 	if err := n.Publish(ctx, id); err != nil {
-		slog.Warn("not yet published to the other nodes", "endpoint", string(id), "error", err)
+		slog.With(known...).Warn("not yet published to the other nodes", "endpoint", id, "error", err)
 	}
 }
 
