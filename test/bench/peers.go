@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -92,7 +91,7 @@ type pair struct{ key, value string }
 
 // told are the records of an endpoint: see pkg/cluster, keys.go.
 func told(r vnet.Remote) ([]pair, error) {
-	text, err := json.Marshal(r)
+	text, err := store.EncodeShared(r)
 	return []pair{
 		{fmt.Sprintf("%s%s/%s", store.EndpointsOf(r.Ref()), r.Node, r.ID), string(text)},
 		{fmt.Sprintf("holdings/%s/%s%s", r.Node, store.EndpointsOf(r.Ref()), r.ID), string(text)},
@@ -102,7 +101,7 @@ func told(r vnet.Remote) ([]pair, error) {
 // holds are the records of a block.
 func holds(n vnet.NodeName, r vnet.Ref, block netip.Prefix) []pair {
 	return []pair{
-		{store.BlockKey(r, block), fmt.Sprintf(`{"node":%q}`, n)},
+		{store.BlockKey(r, block), fmt.Sprintf(`{"node":%q,"v":%d}`, n, store.RecordVersion)},
 		{fmt.Sprintf("holdings/%s/%s", n, store.BlockKey(r, block)), ""},
 	}
 }
@@ -151,12 +150,12 @@ func (p peers) records() ([]pair, []pair, error) {
 	now := time.Now().UTC().Truncate(time.Second)
 	for i := range p.Nodes {
 		n := p.node(i)
-		what, err := json.Marshal(cluster.Record{Peer: n, Identity: fmt.Sprintf("%032x", i), Version: "bench", Joined: now})
+		what, err := store.EncodeShared(cluster.Record{Peer: n, Identity: fmt.Sprintf("%032x", i), Version: "bench", Joined: now})
 		if err != nil {
 			return nil, nil, err
 		}
 		others = append(others, pair{cluster.Nodes + string(n.Name), string(what)})
-		leased = append(leased, pair{"alive/" + string(n.Name), fmt.Sprintf(`{"place":"machine %d","since":%q}`, i, now.Format(time.RFC3339))})
+		leased = append(leased, pair{"alive/" + string(n.Name), fmt.Sprintf(`{"place":"machine %d","since":%q,"v":%d}`, i, now.Format(time.RFC3339), store.RecordVersion)})
 	}
 	type held struct{ network, node int }
 	has := map[held]bool{}
