@@ -66,6 +66,12 @@ func (h *Host) Update(fn func(store.Tx) error) {
 	Must(h.tb, h.Store().Update(h.tb.Context(), fn))
 }
 
+// View reads the store.
+func (h *Host) View(fn func(store.Tx) error) {
+	h.tb.Helper()
+	Must(h.tb, h.Store().View(h.tb.Context(), fn))
+}
+
 // Sh runs a program in the host's namespace and returns what it prints; any failure fails the test.
 func (h *Host) Sh(args ...string) string {
 	h.tb.Helper()

@@ -132,6 +132,14 @@ func (s *Stream) Stalls() {
 // Lost ends the stream and returns how many datagrams did not arrive, and the longest time in which none did.
 func (s *Stream) Lost() (int, time.Duration) {
 	s.tb.Helper()
+	lost, silence := s.Missing()
+	s.stop()
+	return lost, silence
+}
+
+// Missing is Lost of a stream that goes on.
+func (s *Stream) Missing() (int, time.Duration) {
+	s.tb.Helper()
 	var lost int
 	var silence time.Duration
 	s.Flows() // whatever was sent before has arrived by then, or never will
@@ -153,6 +161,5 @@ func (s *Stream) Lost() (int, time.Duration) {
 		}
 		before = at
 	}
-	s.stop()
 	return lost, silence
 }

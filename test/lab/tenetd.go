@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // A Daemon is a running tenetd.
@@ -55,6 +56,17 @@ func (d *Daemon) End(s syscall.Signal) int {
 	if d.cmd.ProcessState == nil {
 		_ = d.cmd.Process.Signal(s)
 		_ = d.cmd.Wait()
+	}
+	return d.cmd.ProcessState.ExitCode()
+}
+
+// Ends waits until it has ended by itself, and returns the exit code.
+func (d *Daemon) Ends() int {
+	d.h.tb.Helper()
+	late := time.AfterFunc(Patience(), d.Kill)
+	_ = d.cmd.Wait()
+	if !late.Stop() {
+		d.h.tb.Fatal("tenetd does not end")
 	}
 	return d.cmd.ProcessState.ExitCode()
 }
