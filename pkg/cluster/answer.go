@@ -52,12 +52,12 @@ func (a *Agent) away() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
-	case a.refused != nil:
-		return fmt.Errorf("the cluster does not want this node: %w", a.refused)
 	case !a.joined:
 		return vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, errors.New("the node has not joined its cluster yet")), "does etcd answer? see the log of tenetd")
 	case !a.connected:
 		return vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, errAway), "the node goes on with the networks and addresses that it has")
+	case a.refused != nil:
+		return fmt.Errorf("the cluster does not want this node: %w", a.refused)
 	}
 	return nil
 }

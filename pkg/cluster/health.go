@@ -5,11 +5,14 @@ import (
 	"errors"
 	"time"
 
+	"google.golang.org/grpc/connectivity"
+
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-// Whether etcd answers is learnt from what is asked of it anyhow. When a call has failed it is asked nothing but whether
-// it is back, so that nobody waits for it in vain.
+// Whether etcd answers is learnt from what is asked of it anyhow, and from the connection to it: whoever waits for changes
+// or for an answer is not told that this is lost. From then on it is asked nothing but whether it is back, so that nobody
+// waits for it in vain.
 
 const (
 	askPause = 300 * time.Millisecond
@@ -52,6 +55,20 @@ func (a *Agent) told(ctx context.Context, err error) error {
 func (a *Agent) note(ctx context.Context, err error) {
 	if errors.Is(err, vnet.ErrUnavailable) && ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		a.connection(false)
+	}
+}
+
+// watches notes, until ctx ends, when there is no connection to any of etcd's members.
+func (a *Agent) watches(ctx context.Context) {
+	conn := a.etcd.Client().ActiveConnection()
+	for {
+		state := conn.GetState()
+		if state != connectivity.Ready {
+			a.connection(false)
+		}
+		if !conn.WaitForStateChange(ctx, state) {
+			return
+		}
 	}
 }
 
