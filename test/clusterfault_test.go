@@ -2,9 +2,11 @@ package test
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tenet-cni/tenet/test/lab"
 )
@@ -99,4 +101,122 @@ func TestContainersComeAndGoWithoutTenetd(t *testing.T) {
 			}
 		}
 	}
+}
+
+// outage is how long etcd is away: ten seconds, or, if TENET_LONG is set, longer than every lease and time-out.
+func outage() time.Duration {
+	if os.Getenv("TENET_LONG") != "" {
+		return time.Minute
+	}
+	return 10 * time.Second
+}
+
+// A cluster whose etcd is dead forwards: not a datagram is lost when it dies, while it is dead, nor when it is back, and
+// containers come and go meanwhile. They do so on a third node: on the userspace datapath a link that comes or goes on a
+// node costs those a datagram that pass its tunnels, whatever it is for, as ovs-vswitchd reads the host's routes anew.
+func TestEtcdDiesUnderTraffic(t *testing.T) {
+	c := newCluster(t, 3, 3)
+	a, b := c.across(c.Nodes[0], c.Nodes[1])
+	elsewhere := c.Nodes[2].Container("elsewhere")
+	elsewhere.Conf = c.Nodes[2].Conf("blue", "web")
+	elsewhere.Add()
+	unhurt(t, a, b, fmt.Sprintf("etcd dead for %s", outage()), func(*live) {
+		c.etcdDies()
+		rounds := 0
+		for end := time.Now().Add(outage()); time.Now().Before(end); rounds++ {
+			elsewhere.Del()
+			elsewhere.Add()
+		}
+		t.Logf("a container has come and gone %d times", rounds)
+		c.etcdLives()
+		c.settled()
+	})
+	c.meet(a, elsewhere)
+}
+
+// etcdDies kills all members of etcd.
+func (c *cluster) etcdDies() {
+	for i := range c.etcd.Endpoints() {
+		c.etcd.Kill(i)
+	}
+}
+
+// etcdLives starts them again.
+func (c *cluster) etcdLives() {
+	c.t.Helper()
+	for i := range c.etcd.Endpoints() {
+		c.etcd.Start(i)
+	}
+}
+
+// While etcd is dead containers come and go on every node, from the addresses that it has, and nobody waits for etcd.
+// When it is back it is told of all.
+func TestContainersComeAndGoWithoutEtcd(t *testing.T) {
+	c := newCluster(t, 3, 3)
+	a, _ := c.across(c.Nodes[0], c.Nodes[1])
+	var gone, come []*lab.Container
+	for i, h := range c.Nodes {
+		gone = append(gone, h.Attach(fmt.Sprintf("gone%d", i), h.Conf("blue", "web")))
+		come = append(come, h.Container(fmt.Sprintf("come%d", i)))
+		come[i].Conf = gone[i].Conf
+	}
+	c.settled()
+	c.etcdDies()
+	slowest := time.Duration(0)
+	took := func(do func()) {
+		t.Helper()
+		start := time.Now()
+		do()
+		slowest = max(slowest, time.Since(start))
+	}
+	for i := range c.Nodes {
+		took(come[i].Add)
+		took(come[i].Del)
+		took(come[i].Add)
+		took(gone[i].Del)
+	}
+	t.Logf("the slowest ADD or DEL took %s", slowest)
+	if slowest > lab.Stretch(5*time.Second) {
+		t.Errorf("an ADD or DEL took %s", slowest)
+	}
+	a.Reaches(come[0].IP4)
+	if a.Pings(come[1].IP4, "-W1") {
+		t.Error("the other node has heard of it already: this test proves nothing")
+	}
+	c.etcdLives()
+	c.meet(come[0], come[1])
+	c.meet(come[1], come[2])
+	c.settled()
+}
+
+// A node that has used up its addresses while etcd is dead says so, and soon; and gets more when it is back.
+func TestAddressesRunOutWithoutEtcd(t *testing.T) {
+	c := newCluster(t, 2, 1)
+	c.across(c.Nodes[0], c.Nodes[1])
+	c.settled()
+	c.etcdDies()
+	h := c.Nodes[0]
+	more := 0
+	for ; ; more++ {
+		n := h.Container(fmt.Sprintf("more%d", more))
+		n.Conf = h.Conf("blue", "web")
+		start := time.Now()
+		answer := n.Do("ADD")
+		if answer.Err == nil && more < 20 {
+			continue
+		}
+		fails(t, answer, codeLater, "this node has no address left of its own", "etcd does not answer")
+		if took := time.Since(start); took > lab.Stretch(5*time.Second) {
+			t.Errorf("it took %s to say so", took)
+		}
+		break
+	}
+	t.Logf("%d containers found an address", more)
+	c.etcdLives()
+	lab.Eventually(t, "an address from a new block", func() bool {
+		n := h.Container("last")
+		n.Conf = h.Conf("blue", "web")
+		return n.Do("ADD").Err == nil
+	})
+	c.settled()
 }
