@@ -128,8 +128,18 @@ func (a *Agent) record(tx store.Tx, whole bool, changes map[string][]byte) (node
 			if err != nil {
 				return concern, err
 			}
-			if changed {
-				concern = max(concern, concerns[prefix])
+			if !changed {
+				continue
+			}
+			concern = max(concern, concerns[prefix])
+			if r, ok := networkOf(key); ok { // its endpoints are followed apart from it: some may have come before it
+				has, err := store.HasRemote(tx, r)
+				if err != nil {
+					return concern, err
+				}
+				if has {
+					concern = node.AllFlows
+				}
 			}
 		}
 	}
@@ -213,11 +223,10 @@ func (a *Agent) forget(tx store.Tx, key string) error {
 	if strings.HasPrefix(key, store.Functions) {
 		return store.DeleteElsewhere(tx, key)
 	}
-	names := strings.Split(key, "/")
-	if !strings.HasPrefix(key, store.Networks) || len(names) != 3 {
+	r, ok := networkOf(key)
+	if !ok {
 		return tx.Delete(key)
 	}
-	r := vnet.Ref{Tenant: vnet.TenantName(names[1]), Network: vnet.NetworkName(names[2])}
 	err := store.DeleteNetwork(tx, r)
 	switch {
 	case errors.Is(err, vnet.ErrExists):
@@ -227,6 +236,15 @@ func (a *Agent) forget(tx store.Tx, key string) error {
 		return nil
 	}
 	return err
+}
+
+// networkOf is the network that a key is of; false: it is of something else.
+func networkOf(key string) (vnet.Ref, bool) {
+	names := strings.Split(key, "/")
+	if !strings.HasPrefix(key, store.Networks) || len(names) != 3 {
+		return vnet.Ref{}, false
+	}
+	return vnet.Ref{Tenant: vnet.TenantName(names[1]), Network: vnet.NetworkName(names[2])}, true
 }
 
 // errRecordOf is that a record of etcd makes no sense to this tenet.
