@@ -45,6 +45,12 @@ func (c *cluster) joined(h *lab.Host) {
 	c.daemons[h].Logs("etcd answers")
 }
 
+// restart begins the node's tenetd anew.
+func (c *cluster) restart(h *lab.Host, args ...string) {
+	c.t.Helper()
+	c.daemons[h] = h.BeginTenetd(args...)
+}
+
 // ctl runs tenetctl on a node; it must succeed.
 func (c *cluster) ctl(h *lab.Host, args ...string) string {
 	c.t.Helper()
