@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -38,9 +39,7 @@ func (c *cluster) differences(nodes []*lab.Host) []string {
 	published := map[string]string{} // what the nodes should have told
 	for _, h := range nodes {
 		here := storeOf(h)
-		for key, text := range here.tells(h) {
-			published[key] = text
-		}
+		maps.Copy(published, here.tells(h))
 		differs = append(differs, diff(h.Name+" lacks", h.Name+" still has", here.wants(h, there), here.knows())...)
 	}
 	told := map[string]string{}

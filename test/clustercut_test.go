@@ -1,0 +1,78 @@
+package test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/tenet-cni/tenet/test/lab"
+)
+
+// state is what the cluster says of a node, as another one hears it.
+func (c *cluster) state(of, from *lab.Host) string {
+	c.t.Helper()
+	for line := range strings.Lines(c.ctl(from, "node", "list")) {
+		if f := strings.Fields(line); f[0] == of.Name {
+			return f[1]
+		}
+	}
+	return "gone"
+}
+
+// becomes waits until the cluster says so of a node.
+func (c *cluster) becomes(of, from *lab.Host, state string) {
+	c.t.Helper()
+	lab.Eventually(c.t, of.Name+" to be "+state, func() bool { return c.state(of, from) == state })
+}
+
+// A node that etcd has forgotten changes for finds out what has become of all, also of what has gone.
+func TestNodeComesBackAfterACompaction(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	n1, n2, n3 := c.Nodes[0], c.Nodes[1], c.Nodes[2]
+	a, b := c.across(n1, n3)
+	c.network(n2, "blue/old", "--subnet", db4)
+	var gone []*lab.Container
+	for i := range 4 {
+		gone = append(gone, n2.Attach(fmt.Sprintf("gone%d", i), n2.Conf("blue", "web")))
+	}
+	late := n2.Attach("late", n2.Conf("blue", "web"))
+	c.meet(late, b)
+	c.settled()
+
+	c.CutFromEtcd(n3)
+	c.daemons[n3].Logs("etcd does not answer") // what was on its way has been given up
+	for i := range 20 {
+		c.ctl(n1, "network", "add", fmt.Sprintf("blue/new%d", i), "--subnet", fmt.Sprintf("10.1.%d.0/24", i))
+	}
+	c.ctl(n1, "network", "del", "blue/old")
+	for i, e := range gone {
+		e.Del()
+		n1.Attach(fmt.Sprintf("come%d", i), n1.Conf("blue", fmt.Sprintf("new%d", i)))
+	}
+	late.Del()
+	late.Args = "IP=" + gone[1].IP4.String() // another one has the address
+	late.Add()
+	c.settled(n1, n2)
+	if _, err := n3.Tenetctl("network", "show", "blue/new0"); err == nil {
+		t.Error("it has heard of it: this test proves nothing")
+	}
+	c.etcd.Compact()
+	c.Heal()
+	c.meet(late, b)
+	c.meet(a, b)
+	c.settled()
+	if here, there := c.networks(n3), c.networks(n1); here != there {
+		t.Errorf("%s lists networks\n%s\nand %s\n%s", n3.Name, here, n1.Name, there)
+	}
+}
+
+// networks is what a node lists of the networks, without the numbers of what is its own.
+func (c *cluster) networks(h *lab.Host) string {
+	c.t.Helper()
+	var lines []string
+	for line := range strings.Lines(c.ctl(h, "network", "list")) {
+		f := strings.Fields(line)
+		lines = append(lines, strings.Join(f[:len(f)-2], " "))
+	}
+	return strings.Join(lines, "\n")
+}
