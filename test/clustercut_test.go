@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tenet-cni/tenet/test/lab"
 )
@@ -75,4 +76,69 @@ func (c *cluster) networks(h *lab.Host) string {
 		lines = append(lines, strings.Join(f[:len(f)-2], " "))
 	}
 	return strings.Join(lines, "\n")
+}
+
+// A node that etcd has lost, but whose address answers, is silent and not off: its traffic goes on, both ways, and its
+// containers come and go.
+func TestNodeCutFromEtcdForwards(t *testing.T) {
+	c := newCluster(t, 3, 1, shortLease...)
+	cut, other := c.Nodes[0], c.Nodes[1]
+	a, b := c.across(cut, other)
+	far := c.Nodes[2].Attach("far", c.Nodes[2].Conf("blue", "web"))
+	c.meet(a, far)
+	c.settled()
+	unhurt(t, a, b, "a node cut off from etcd", func(l *live) {
+		c.CutFromEtcd(cut)
+		c.becomes(cut, other, "silent")
+		// The others ask its address every five seconds, three times.
+		if lab.Within(lab.Stretch(12*time.Second), func() bool { return c.state(cut, other) != "silent" }) {
+			t.Errorf("it is %s", c.state(cut, other))
+		}
+		c.Heal()
+		c.becomes(cut, other, "runs")
+		c.settled()
+	})
+	c.CutFromEtcd(cut)
+	c.becomes(cut, other, "silent")
+	late := cut.Attach("late", cut.Conf("blue", "web"))
+	a.Reaches(late.IP4)
+	other.Attach("unheard", other.Conf("blue", "web"))
+	c.Heal()
+	c.meet(late, b)
+	c.meet(late, far)
+	c.settled()
+}
+
+// Two nodes that do not reach each other go on with the third, and with each other when they do again: nobody is taken
+// for dead whose tenetd is heard of.
+func TestPartitionedNodesComeTogetherAgain(t *testing.T) {
+	c := newCluster(t, 3, 1, shortLease...)
+	a, b := c.across(c.Nodes[0], c.Nodes[1])
+	third := c.Nodes[2].Attach("third", c.Nodes[2].Conf("blue", "web"))
+	third.Echo(80)
+	c.meet(a, third)
+	c.meet(b, third)
+	c.settled()
+	parted := begin(t, a, b)
+	unhurt(t, a, third, "two others parted", func(*live) {
+		c.Partition(c.Nodes[0], c.Nodes[1])
+		parted.stalls()
+		if lab.Within(lab.Stretch(8*time.Second), func() bool {
+			for _, h := range c.Nodes {
+				if state := c.state(h, c.Nodes[2]); state != "runs" {
+					t.Errorf("%s is %s", h.Name, state)
+					return true
+				}
+			}
+			return false
+		}) {
+			return
+		}
+		c.settled()
+		c.Heal()
+		parted.flows()
+	})
+	lost, silence := parted.end()
+	t.Logf("the parted: %d datagrams lost, nothing for %s", lost, silence)
+	c.settled()
 }
