@@ -40,7 +40,7 @@ func (h *Host) PowerOn() {
 	}
 	h.StartDB()
 	h.StartVswitchd()
-	if h.machine.fabric != nil && h.Datapath != "netdev" {
+	if h.machine.fabric != nil {
 		h.address()
 	}
 }

@@ -74,13 +74,3 @@ func (h *Host) address() {
 	h.tb.Helper()
 	ip(h.tb, h.NetNS, addressed(h.Underlay(), h.VTEP()), addressed(h.Underlay(), h.VTEP6()), fmt.Sprintf("link set %s up", h.Underlay()))
 }
-
-// StartVswitchd starts ovs-vswitchd. Where it makes the link that has the node's addresses it made it anew, and whoever
-// looks after the host's links gives them back.
-func (h *Host) StartVswitchd() {
-	h.tb.Helper()
-	h.Switch.StartVswitchd()
-	if h.machine.fabric != nil && h.Datapath == "netdev" {
-		h.address()
-	}
-}
