@@ -197,3 +197,32 @@ func TestOperatorTakesANodeOutOfTheCluster(t *testing.T) {
 		t.Errorf("of %d addresses %d could be had", smallSize, len(taken))
 	}
 }
+
+// A node that nobody heard of for longer than its grace, though it ran on by itself, finds its addresses with others. Then
+// theirs count: its containers that have one go, and nobody else is disturbed.
+func TestNodeThatWasAwayForTooLongGivesWay(t *testing.T) {
+	s := newSmall(t, "--grace=3s")
+	s.CutFromEtcd(s.third)
+	s.Partition(s.third, s.one)
+	s.Partition(s.third, s.two)
+	lab.Eventually(t, "the grace to end", func() bool { return s.state(s.third, s.one) == "gone" })
+	s.lost[0].Reaches(s.lost[1].IP4)
+	taken := s.fill(s.one, s.two)
+	for _, e := range s.lost {
+		if taken[e.IP4] == "" {
+			t.Errorf("nobody has taken %s: this test proves nothing", e.IP4)
+		}
+	}
+	unhurt(t, s.a, s.b, "a node comes back whose addresses others have", func(*live) {
+		s.Heal()
+		s.becomes(s.third, s.one, "runs")
+		s.settled()
+	})
+	for _, e := range s.lost {
+		if s.lost[0].Pings(e.IP4, "-W1") {
+			t.Errorf("%s lives on with %s, which %s has", e.ID, e.IP4, taken[e.IP4])
+		}
+		e.Del()
+	}
+	s.settled()
+}
