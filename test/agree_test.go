@@ -64,7 +64,7 @@ func (c *cluster) differences(nodes []*lab.Host) []string {
 func diff(lacks, has string, want, have map[string]string) []string {
 	var differs []string
 	for key, text := range want {
-		if have[key] != text {
+		if plain(have[key]) != plain(text) {
 			differs = append(differs, fmt.Sprintf("%s %s %s", lacks, key, text))
 		}
 	}
@@ -75,6 +75,20 @@ func diff(lacks, has string, want, have map[string]string) []string {
 	}
 	slices.Sort(differs)
 	return differs
+}
+
+// plain is a record without its version, and its fields in one order.
+func plain(text string) string {
+	var fields map[string]any
+	if json.Unmarshal([]byte(text), &fields) != nil {
+		return text
+	}
+	delete(fields, "v")
+	again, err := json.Marshal(fields)
+	if err != nil {
+		return text
+	}
+	return string(again)
 }
 
 // records are etcd's under a prefix.

@@ -18,6 +18,9 @@ type cluster struct {
 	daemons map[*lab.Host]*lab.Daemon
 }
 
+// shortLease makes tenetd's lease as short as etcd allows, for what is to happen after it.
+var shortLease = []string{"--lease=2s"}
+
 // newCluster makes a cluster of n nodes on an etcd of one member or three.
 func newCluster(t *testing.T, n, members int, args ...string) *cluster {
 	t.Helper()

@@ -87,7 +87,7 @@ func TestNodeCutFromEtcdForwards(t *testing.T) {
 	far := c.Nodes[2].Attach("far", c.Nodes[2].Conf("blue", "web"))
 	c.meet(a, far)
 	c.settled()
-	unhurt(t, a, b, "a node cut off from etcd", func(l *live) {
+	unhurt(t, a, b, "a node cut off from etcd", func(*live) {
 		c.CutFromEtcd(cut)
 		c.becomes(cut, other, "silent")
 		// The others ask its address every five seconds, three times.
