@@ -11,6 +11,7 @@ import (
 	"github.com/tenet-cni/tenet/pkg/cluster"
 	"github.com/tenet-cni/tenet/pkg/etcd"
 	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
@@ -193,6 +194,12 @@ func (a *app) onCluster(ctx context.Context, fn func(context.Context, *node.Node
 			return err
 		}
 		defer s.Close()
+		const patience = 5 * time.Second // with an etcd that does not answer, however long the rest may take
+		asked, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		if err := s.View(asked, func(tx store.Tx) error { tx.Get("meta/version"); return nil }); err != nil {
+			return err
+		}
 		return fn(ctx, n, s)
 	})
 }

@@ -56,7 +56,7 @@ func (d *daemon) answer(ctx context.Context, r socket.Request, reports *reports)
 	switch r.Do {
 	case socket.Status:
 		return reports.latest(ctx)
-	case socket.Publish, socket.Need, socket.Declare, socket.Await:
+	case socket.Publish, socket.Need, socket.Declare, socket.Await, socket.CatchUp:
 		if d.agent == nil {
 			return nil, vnet.WithHint(vnet.Invalidf("request %s: this node is one on its own, by the configuration that its tenetd was started with", r.Do),
 				`"etcd": {"endpoints": […]} makes it one of a cluster; then restart tenetd`)

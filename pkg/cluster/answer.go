@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/socket"
 	"github.com/tenet-cni/tenet/pkg/store"
@@ -20,6 +22,12 @@ func (a *Agent) Answer(ctx context.Context, r socket.Request) (any, error) {
 		return nil, err
 	}
 	switch r.Do {
+	case socket.CatchUp:
+		revision, err := a.latest(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return nil, a.await(ctx, revision)
 	case socket.Publish:
 		return nil, a.tell(ctx, r.Endpoint)
 	case socket.Need:
@@ -60,6 +68,21 @@ func (a *Agent) away() error {
 		return fmt.Errorf("the cluster does not want this node: %w", a.refused)
 	}
 	return nil
+}
+
+// latest is the revision of etcd at which something was declared last.
+func (a *Agent) latest(ctx context.Context) (int64, error) {
+	revision := int64(0)
+	for _, prefix := range declared {
+		got, err := a.etcd.Client().Get(ctx, a.etcd.Prefix()+prefix, append(clientv3.WithLastRev(), clientv3.WithPrefix())...)
+		if err != nil {
+			return 0, a.told(ctx, err)
+		}
+		for _, kv := range got.Kvs {
+			revision = max(revision, kv.ModRevision)
+		}
+	}
+	return revision, nil
 }
 
 // await waits until the node's store has what is declared at a revision of etcd.

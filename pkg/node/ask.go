@@ -41,10 +41,17 @@ func Declare(tx store.Tx, net vnet.Network) (vnet.Network, error) {
 // addresses.
 func (n *Node) Asking(ctx context.Context, do func() error) error {
 	const tries = 5 // what tenetd has got for one ADD another may take
+	behind := n.Clustered()
 	for try := 1; ; try++ {
 		err := do()
 		if err == nil {
 			return nil
+		}
+		if errors.Is(err, vnet.ErrNotFound) && behind { // what was declared elsewhere a moment ago may be on its way
+			behind = false
+			if n.catchUp(ctx) == nil {
+				continue
+			}
 		}
 		again, err := n.obtain(ctx, err)
 		if !again || try == tries {
@@ -70,6 +77,13 @@ func (n *Node) obtain(ctx context.Context, err error) (bool, error) {
 		asked = vnet.WithHint(fmt.Errorf("network %s: this node has no address left of its own: %w", need.Network, asked), "%s", vnet.Hint(asked))
 	}
 	return asked == nil, cmp.Or(asked, err)
+}
+
+// catchUp waits until this node has all that is declared in the cluster now.
+func (n *Node) catchUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	return socket.Call(ctx, n.Socket, socket.Request{Do: socket.CatchUp}, nil)
 }
 
 // Publish has the other nodes of the cluster told that the endpoint is here, or that it has gone, and waits a moment for

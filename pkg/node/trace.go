@@ -56,7 +56,13 @@ func (n *Node) Trace(ctx context.Context, p Probe) (Trace, error) {
 		if net, err = store.Network(tx, p.From.Ref()); err != nil {
 			return err
 		}
-		neighbours, err = store.All[vnet.Endpoint](tx, store.EndpointsOf(p.From.Ref()))
+		if neighbours, err = store.All[vnet.Endpoint](tx, store.EndpointsOf(p.From.Ref())); err != nil {
+			return err
+		}
+		others, err := remotesIn(tx, p.From.Ref(), p.From.Bridge)
+		for _, r := range others {
+			neighbours = append(neighbours, vnet.Endpoint{Attachment: r.Attachment, ID: r.ID, Tenant: r.Tenant, Network: r.Network, MAC: r.MAC, Addrs: r.Addrs})
+		}
 		return err
 	})
 	if err != nil {

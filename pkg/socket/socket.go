@@ -26,6 +26,7 @@ const (
 	Need    = "need"    // get room for addresses
 	Declare = "declare" // a network, to the cluster
 	Await   = "await"   // until this node has what stands at a revision of etcd
+	CatchUp = "catchUp" // with all that is declared now
 	Status  = "status"
 )
 
