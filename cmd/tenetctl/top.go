@@ -27,9 +27,9 @@ func newTop(a *app) *cobra.Command {
 		Use: "top", Short: "Watch what the node does: drops per second, functions, etcd", Args: exactly(),
 		Long: `top shows, again and again until Ctrl-C, what tenetd says of this node: whether
 etcd answers, at which revision, and for how long the node may be behind; endpoints,
-blocks of addresses, syncs, differences and failed bundles; what is dropped, the most
-per second first; functions by state; networks by endpoints. Prometheus is told the
-same. It needs a tenetd that runs; tenetctl status does not.
+blocks of addresses, syncs with how long the last one took, differences found, and
+bundles of flows that failed; what is dropped, the most per second first; functions by
+state; networks by endpoints. Prometheus is told the same. It needs a tenetd that runs; tenetctl status does not.
 
 With --once, or -o json or yaml, it prints what there is now and ends: rates take two
 looks. PACKETS are counted since the flows were written, as in tenetctl status.
@@ -134,7 +134,7 @@ func (t *top) showNode(w io.Writer) {
 		state = "unwell"
 	}
 	if c := r.Cluster; c != nil {
-		name, etcd, revision, lag = c.Node, "answers", strconv.FormatInt(c.Revision, 10), seconds(c.Lag)
+		name, etcd, revision, lag = c.Node, "up", strconv.FormatInt(c.Revision, 10), seconds(c.Lag)
 		if !c.Connected {
 			etcd = "away"
 		}
@@ -146,8 +146,8 @@ func (t *top) showNode(w io.Writer) {
 	for _, c := range r.Blocks {
 		blocks += uint64(c.Blocks)
 	}
-	columns(w, []any{"NODE", "STATE", "ETCD", "REVISION", "LAG", "ENDPOINTS", "BLOCKS", "SYNCS", "LAST TOOK", "DRIFT", "BUNDLE ERRORS"}, [][]any{{
-		name, state, etcd, revision, lag, endpoints, blocks, r.Work.Syncs.Count, seconds(r.Work.Syncs.Last), r.Work.Differences(), r.Work.BundleErrors,
+	columns(w, []any{"NODE", "STATE", "ETCD", "REVISION", "LAG", "ENDPOINTS", "BLOCKS", "SYNCS", "DRIFT", "ERRORS"}, [][]any{{
+		name, state, etcd, revision, lag, endpoints, blocks, fmt.Sprintf("%d (%s)", r.Work.Syncs.Count, seconds(r.Work.Syncs.Last)), r.Work.Differences(), r.Work.BundleErrors,
 	}})
 }
 
