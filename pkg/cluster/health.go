@@ -10,13 +10,14 @@ import (
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-// Whether etcd answers is learnt from what is asked of it anyhow, and from the connection to it: whoever waits for changes
-// or for an answer is not told that this is lost. From then on it is asked nothing but whether it is back, so that nobody
-// waits for it in vain.
+// Whether etcd answers is learnt from what is asked of it anyhow, of which there is at least what keeps the lease, and from
+// the connection to it: whoever waits for changes or for an answer is not told that this is lost. When a call has failed,
+// or that is overdue, it is asked nothing but whether it is back, so that nobody waits for it in vain.
 
 const (
-	askPause = 300 * time.Millisecond
-	askWait  = time.Second
+	askPause   = 300 * time.Millisecond
+	askWait    = time.Second
+	quietPause = time.Second // how often is looked whether something is overdue
 )
 
 // heard notes that etcd answers.
@@ -72,13 +73,26 @@ func (a *Agent) watches(ctx context.Context) {
 	}
 }
 
-// asks asks etcd, once it has not answered, until it does.
+// overdue reports whether etcd has not been heard of for longer than it takes to be asked to keep the lease, and to answer.
+func (a *Agent) overdue() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.connected && time.Since(a.heardAt) > a.Lease/2 // it is asked each third of it
+}
+
+// asks asks etcd, once it has not answered or is overdue, until it does.
 func (a *Agent) asks(ctx context.Context) {
+	quiet := time.NewTicker(quietPause)
+	defer quiet.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-a.lost:
+		case <-quiet.C:
+			if !a.overdue() {
+				continue
+			}
 		}
 		for ctx.Err() == nil {
 			call, cancel := context.WithTimeout(ctx, askWait)
@@ -88,6 +102,7 @@ func (a *Agent) asks(ctx context.Context) {
 				a.heard()
 				break
 			}
+			a.connection(false)
 			select {
 			case <-ctx.Done():
 			case <-time.After(askPause):
