@@ -64,6 +64,7 @@ type Agent struct {
 	off       map[vnet.NodeName]bool // neither its tenetd nor its address answers
 	graced    map[vnet.NodeName]bool // off, and not for so long that others may have their blocks
 	tenants   map[vnet.TenantName]*tenant
+	waiting   []*news // of tenants, for their turn
 	published map[vnet.EndpointID]published
 	functions map[string]vnet.Instance   // as etcd has this node's
 	conflicts map[vnet.EndpointID]string // endpoints that the cluster does not want, and why

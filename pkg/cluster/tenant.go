@@ -58,62 +58,6 @@ func (a *Agent) follows(name vnet.TenantName) *tenant {
 	return t
 }
 
-// applyEndpoints takes over what has become of a tenant's endpoints on other nodes.
-func (a *Agent) applyEndpoints(ctx context.Context, t *tenant, whole bool, events []etcd.Event) error {
-	a.order.Lock()
-	defer a.order.Unlock()
-	if a.gone(t) {
-		return nil
-	}
-	var c node.OverlayChange
-	a.mu.Lock()
-	if whole {
-		clear(t.remote)
-	}
-	for key, value := range latest(events) {
-		named, ok := parseEndpoint(key)
-		if !ok || named.Node == a.Name {
-			continue
-		}
-		if value == nil {
-			delete(t.remote, key)
-			c.GoneRemotes = append(c.GoneRemotes, named)
-			continue
-		}
-		var r vnet.Remote
-		if err := store.DecodeShared(key, value, &r); err != nil || endpointKey(r) != key {
-			a.log.Error("an endpoint's record makes no sense", "tenant", named.Tenant, "network", named.Network, "endpoint", named.ID, "node", named.Node, "error", err)
-			continue
-		}
-		t.remote[key] = r
-		if !a.off[r.Node] {
-			c.Remotes = append(c.Remotes, r)
-		}
-	}
-	a.mu.Unlock()
-	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
-		if whole {
-			gone, err := a.vanishedFrom(ctx, n, t)
-			if err != nil {
-				return err
-			}
-			c.GoneRemotes = append(c.GoneRemotes, gone...)
-		}
-		if c.Empty() {
-			return nil
-		}
-		return n.ChangeOverlay(ctx, c)
-	})
-	if err == nil && whole {
-		select {
-		case <-t.ready:
-		default:
-			close(t.ready)
-		}
-	}
-	return err
-}
-
 // gone reports whether the tenant is followed no more.
 func (a *Agent) gone(t *tenant) bool {
 	a.mu.Lock()
