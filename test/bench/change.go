@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
 	"github.com/tenet-cni/tenet/pkg/pipeline"
@@ -31,16 +34,20 @@ type changes struct {
 	Puts   []float64 `json:"put_ms"` // of it, etcd's answer
 	Unseen int       `json:"unseen"` // never came
 	// Seen is how much later than the switch's own answer to who changes a flow it is seen here: it is in Took.
-	Seen      []float64 `json:"seen_ms"`
+	Seen []float64 `json:"seen_ms"`
+	// What the machine does meanwhile: how late a turn begins, and what a write to the node's store cannot do without.
+	Late      []float64 `json:"late_ms"`
+	Disk      []float64 `json:"disk_ms"`
 	CPU       float64   `json:"cpu"`        // of tenetd, in CPUs
 	SwitchCPU float64   `json:"switch_cpu"` // of ovs-vswitchd
 }
 
 // A turn is one of the changes.
 type turn struct {
-	remote     vnet.Remote
-	gone       bool
-	began, put time.Time
+	remote vnet.Remote
+	gone   bool
+
+	due, began, put time.Time
 }
 
 // change measures them.
@@ -63,6 +70,7 @@ func (s *site) change(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	disk := s.watchDisk()
 	start := time.Now()
 	failed := make([]error, len(turns))
 	var all sync.WaitGroup
@@ -70,12 +78,15 @@ func (s *site) change(ctx context.Context) error {
 		time.Sleep(time.Until(start.Add(time.Duration(i) * time.Second / changesPerSecond)))
 		all.Go(func() { // an etcd that takes its time does not slow the pace
 			t := &turns[i]
-			t.began = time.Now()
+			t.due, t.began = start.Add(time.Duration(i)*time.Second/changesPerSecond), time.Now()
 			failed[i] = s.tell(ctx, t.remote, t.gone)
 			t.put = time.Now()
 		})
 	}
 	all.Wait()
+	if found.Disk, err = disk(); err != nil {
+		return err
+	}
 	const patience = 5 * time.Second
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if !slices.ContainsFunc(turns, func(t turn) bool { _, ok := watch.at(t.sighting()); return !ok }) {
@@ -84,6 +95,7 @@ func (s *site) change(ctx context.Context) error {
 	}
 	took := time.Since(start)
 	for _, t := range turns {
+		found.Late = append(found.Late, ms(t.began.Sub(t.due)))
 		at, ok := watch.at(t.sighting())
 		if !ok {
 			found.Unseen++
@@ -115,6 +127,60 @@ func (s *site) change(ctx context.Context) error {
 	}
 	time.Sleep(afterwards)
 	return s.agrees(ctx)
+}
+
+// watchDisk writes two pages now and then and waits for the disk after each, as bbolt does with every change that it commits,
+// where the node's store is. What it returns ends it, and says how long that took each time.
+func (s *site) watchDisk() func() ([]float64, error) {
+	const pause, page = 100 * time.Millisecond, 4096
+	end, ended := make(chan struct{}), make(chan struct{})
+	var took []float64
+	var failed error
+	write := func(f *os.File) error {
+		for i := range int64(2) {
+			if _, err := f.WriteAt(make([]byte, page), i*page); err != nil {
+				return err
+			}
+			if err := unix.Fdatasync(int(f.Fd())); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	go func() {
+		defer close(ended)
+		f, err := os.Create(s.path("disk"))
+		if err != nil {
+			failed = err
+			return
+		}
+		defer f.Close()   //nolint:errcheck // nothing to lose
+		failed = write(f) // so that it has its pages
+		for failed == nil {
+			select {
+			case <-end:
+				return
+			case <-time.After(pause):
+			}
+			start := time.Now()
+			failed = write(f)
+			took = append(took, ms(time.Since(start)))
+		}
+	}()
+	return func() ([]float64, error) {
+		close(end)
+		<-ended
+		return took, failed
+	}
+}
+
+// seconds are the p99 of each second's changes: what else the machine does comes in bursts.
+func (c changes) seconds() []float64 {
+	var each []float64
+	for some := range slices.Chunk(c.Took, changesPerSecond) {
+		each = append(each, quantile(some, 0.99))
+	}
+	return each
 }
 
 // turns lets one endpoint come and another go in turn, each after a second or so.

@@ -61,17 +61,19 @@ func quantities() []quantity {
 		plain("its memory after the changes, MB", "%.0f", func(s *scaled) float64 { return s.Changes.RSS }),
 		plain("the most it ever had, MB", "%.0f", (*scaled).mostMB),
 	}
-	for _, share := range []struct {
-		name  string
-		share float64
-	}{{"p50", 0.5}, {"p99", 0.99}, {"most", 1}} {
-		list = append(list, plain(fmt.Sprintf("change to flow at %d/s, %s", changesPerSecond, share.name), "%.1f", func(s *scaled) float64 { return quantile(s.Changes.Took, share.share) }))
+	of := func(name string, share float64, values func(*scaled) []float64) quantity {
+		return plain(name, "%.1f", func(s *scaled) float64 { return quantile(values(s), share) })
 	}
+	took := func(s *scaled) []float64 { return s.Changes.Took }
+	puts := func(s *scaled) []float64 { return s.Changes.Puts }
+	disk := func(s *scaled) []float64 { return s.Changes.Disk }
 	return append(list,
-		plain("… of it until etcd has it, p50", "%.1f", func(s *scaled) float64 { return median(s.Changes.Puts) }),
-		plain("… p99", "%.1f", func(s *scaled) float64 { return quantile(s.Changes.Puts, 0.99) }),
-		plain("… of it that the watch is late, p50", "%.1f", func(s *scaled) float64 { return median(s.Changes.Seen) }),
-		plain("… p99", "%.1f", func(s *scaled) float64 { return quantile(s.Changes.Seen, 0.99) }),
+		of(fmt.Sprintf("change to flow at %d/s, p50", changesPerSecond), 0.5, took), of("… p99", 0.99, took), of("… most", 1, took),
+		of("… p99 of each second", 0.5, func(s *scaled) []float64 { return s.Changes.seconds() }),
+		of("… of it until etcd has it, p50", 0.5, puts), of("… p99", 0.99, puts),
+		of("… of it that the flow is seen late, p99", 0.99, func(s *scaled) []float64 { return s.Changes.Seen }),
+		of("what a write to the store waits for the disk, p50", 0.5, disk), of("… p99", 0.99, disk),
+		of("how late a change begins, p99", 0.99, func(s *scaled) []float64 { return s.Changes.Late }),
 		plain("CPUs of tenetd meanwhile", "%.2f", func(s *scaled) float64 { return s.Changes.CPU }),
 		plain("CPUs of ovs-vswitchd", "%.2f", func(s *scaled) float64 { return s.Changes.SwitchCPU }),
 		quantity{name: "ADD", format: "%.1f", of: func(s *scaled) []float64 { return walls(s.Add) }, paired: true},
