@@ -15,7 +15,8 @@ import (
 
 // caller makes the client's calls, below the client's own interceptor, which tries again. It also stands in for the
 // client's handling of users. That waits for a token before there is a client, and it never gets a new one from an
-// etcd 3.4 that does not know the old one any more, as after a restart: it sends it along when it asks.
+// etcd that does not know the old one any more, as after a restart: it sends it along when it asks, and those before
+// 3.5 refuse that (etcd pull request 12165).
 type caller struct {
 	user, password string
 	token          atomic.Pointer[string]

@@ -79,6 +79,7 @@ func (c Config) settings() (clientv3.Config, error) {
 		if settings.TLS, err = c.tls(); err != nil {
 			return settings, err
 		}
+		settings.DialOptions = append(settings.DialOptions, grpc.WithTransportCredentials(newTLSCredentials(settings.TLS)))
 	}
 	return settings, nil
 }

@@ -16,6 +16,7 @@ type Event struct {
 	Key      string
 	Value    []byte
 	Revision int64
+	Lease    int64 // that it goes with, 0: none
 }
 
 // Mirror calls apply with the whole state under the prefixes, and from then on with each change, in their order, until
@@ -113,7 +114,7 @@ func (s *Store) follow(ctx context.Context, prefixes []string, connected func(bo
 				return errors.New("the watch ended")
 			}
 			for _, e := range r.Events {
-				event := Event{Key: strings.TrimPrefix(string(e.Kv.Key), s.Prefix()), Revision: e.Kv.ModRevision}
+				event := Event{Key: strings.TrimPrefix(string(e.Kv.Key), s.Prefix()), Revision: e.Kv.ModRevision, Lease: e.Kv.Lease}
 				if e.Type == clientv3.EventTypePut {
 					event.Value = append([]byte{}, e.Kv.Value...)
 				}
@@ -153,7 +154,7 @@ func (s *Store) List(ctx context.Context, prefixes []string) ([]Event, int64, er
 				revision = got.Header.Revision
 			}
 			for _, kv := range got.Kvs {
-				events = append(events, Event{Key: strings.TrimPrefix(string(kv.Key), s.Prefix()), Value: append([]byte{}, kv.Value...), Revision: kv.ModRevision})
+				events = append(events, Event{Key: strings.TrimPrefix(string(kv.Key), s.Prefix()), Value: append([]byte{}, kv.Value...), Revision: kv.ModRevision, Lease: kv.Lease})
 			}
 			if !got.More {
 				break

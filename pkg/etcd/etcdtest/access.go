@@ -17,6 +17,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 )
 
 const (
@@ -117,6 +118,11 @@ func (c *Cluster) dial(user, pass string) *clientv3.Client {
 	config := clientv3.Config{
 		Endpoints: c.Endpoints(), Username: user, Password: pass,
 		DialTimeout: patience, Logger: zap.NewNop(),
+		// gRPC would wait for a second before it tries again to reach a member that has just been started.
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond},
+			MinConnectTimeout: time.Second,
+		})},
 	}
 	if c.options.tls {
 		config.TLS = c.tlsConfig()

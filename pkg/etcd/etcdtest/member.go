@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -101,6 +102,10 @@ func (c *Cluster) launch(m *member) {
 	for _, p := range c.members {
 		peers = append(peers, p.name+"="+p.peerURL())
 	}
+	heartbeat := 50 // milliseconds; short, that tests are
+	if len(c.members) == 1 {
+		heartbeat = 10 // it hears nobody, and must not wait for others to be elected
+	}
 	urls := strings.Join(c.urls(m), ",")
 	args := []string{
 		"--name", m.name, "--data-dir", m.dir,
@@ -108,7 +113,7 @@ func (c *Cluster) launch(m *member) {
 		"--listen-peer-urls", m.peerURL(), "--initial-advertise-peer-urls", m.peerURL(),
 		"--initial-cluster", strings.Join(peers, ","),
 		"--initial-cluster-token", filepath.Base(c.dir),
-		"--heartbeat-interval", "50", "--election-timeout", "500", // milliseconds; short, that tests are
+		"--heartbeat-interval", strconv.Itoa(heartbeat), "--election-timeout", strconv.Itoa(10 * heartbeat),
 		"--bcrypt-cost", "4", // the least there is
 		"--logger", "zap", "--log-outputs", "stderr", "--log-level", "error",
 	}
