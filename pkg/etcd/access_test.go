@@ -116,6 +116,9 @@ func TestUserOfThePrefix(t *testing.T) {
 	c.Kill(0)
 	c.Start(0)
 	put(t, s, "a/3", "x")
+	if r, err := c.Client().Get(t.Context(), prefix+"a/3"); err != nil || len(r.Kvs) != 1 {
+		t.Errorf("who may do everything gets %v, %v", r, err)
+	}
 	storetest.Update(t, s, storetest.Wants("a/3", "x"), storetest.Put("a/4", "x"))
 }
 
@@ -125,6 +128,10 @@ func TestUserAndCertificate(t *testing.T) {
 	byName := configOf(c) // the certificate's
 	byName.Username, byName.PasswordFile = "", ""
 	storetest.Update(t, open(t, byName), storetest.Wants("a", "x"), storetest.Put("a", "y"))
+
+	wrong := configOf(c) // though the certificate would do
+	wrong.PasswordFile = file(t, "guessed\n")
+	wantRefused(t, wrong, "authentication failed", `user "tenet" is not known, or has another password`)
 }
 
 func TestAnEtcdWithoutUsersTakesAny(t *testing.T) {

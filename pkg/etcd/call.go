@@ -20,12 +20,13 @@ import (
 type caller struct {
 	user, password string
 	token          atomic.Pointer[string]
+	unasked        *string       // the token as long as none has been asked for
 	asking         chan struct{} // holds the one who asks for a token
 }
 
 func newCaller(user, password string) *caller {
-	c := &caller{user: user, password: password, asking: make(chan struct{}, 1)}
-	c.token.Store(new(string))
+	c := &caller{user: user, password: password, unasked: new(string), asking: make(chan struct{}, 1)}
+	c.token.Store(c.unasked)
 	return c
 }
 
@@ -52,6 +53,13 @@ func (c *caller) RequireTransportSecurity() bool { return false }
 func (c *caller) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	opts = append(opts, grpc.WaitForReady(false)) // the client would wait for a connection, and hide why there is none
 	token := c.token.Load()
+	if c.user != "" && method != pb.Auth_Authenticate_FullMethodName && token == c.unasked {
+		// etcd would take the name in the certificate for the user, and a wrong password would be found out by streams alone.
+		if err := c.authenticate(ctx, cc, token); err != nil {
+			return err
+		}
+		token = c.token.Load()
+	}
 	err := next(ctx, method, req, reply, cc, opts...)
 	if c.user != "" && method != pb.Auth_Authenticate_FullMethodName && wantsToken(err) {
 		if err := c.authenticate(ctx, cc, token); err != nil {
@@ -98,6 +106,7 @@ func (c *caller) authenticate(ctx context.Context, cc *grpc.ClientConn, old *str
 	defer cancel()
 	r, err := pb.NewAuthClient(cc).Authenticate(ctx, &pb.AuthenticateRequest{Name: c.user, Password: c.password})
 	if errors.Is(rpctypes.Error(err), rpctypes.ErrAuthNotEnabled) {
+		c.token.Store(new(string))
 		return nil
 	}
 	if err == nil {

@@ -190,6 +190,10 @@ func (c *Cluster) Start(i int) {
 	}
 	if running > len(c.members)/2 {
 		c.ready(m)
+		if c.options.auth { // its old token is not known any more, and the client gets no new one from an etcd 3.4
+			_ = c.client.Close()
+			c.client = c.dial(root, rootPassword)
+		}
 	}
 }
 
