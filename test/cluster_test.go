@@ -24,21 +24,34 @@ var shortLease = []string{"--lease=2s"}
 // newCluster makes a cluster of n nodes on an etcd of one member or three.
 func newCluster(t *testing.T, n, members int, args ...string) *cluster {
 	t.Helper()
-	c := &cluster{Fleet: lab.NewFleet(t, n), t: t, daemons: map[*lab.Host]*lab.Daemon{}}
-	var listen []string
-	for _, a := range c.Etcd()[:members] {
-		listen = append(listen, a.String())
-	}
-	c.etcd = etcdtest.Start(t, etcdtest.Members(members), etcdtest.NetNS(c.Fabric.NetNS), etcdtest.Listen(listen...))
-	c.EtcdEndpoints = c.etcd.Endpoints()
+	c := onEtcd(t, lab.NewFleet(t, n), members)
 	for _, h := range c.Nodes {
-		h.WriteConfig(nil)
-		c.daemons[h] = h.BeginTenetd(args...)
+		c.begin(h, nil, args...)
 	}
 	for _, h := range c.Nodes {
 		c.joined(h)
 	}
 	return c
+}
+
+// onEtcd gives a fleet an etcd. Its nodes are not told of it yet.
+func onEtcd(t *testing.T, f *lab.Fleet, members int, opts ...etcdtest.Option) *cluster {
+	t.Helper()
+	c := &cluster{Fleet: f, t: t, daemons: map[*lab.Host]*lab.Daemon{}}
+	var listen []string
+	for _, a := range c.Etcd()[:members] {
+		listen = append(listen, a.String())
+	}
+	c.etcd = etcdtest.Start(t, append(opts, etcdtest.Members(members), etcdtest.NetNS(c.Fabric.NetNS), etcdtest.Listen(listen...))...)
+	c.EtcdEndpoints = c.etcd.Endpoints()
+	return c
+}
+
+// begin writes a node's configuration, with these keys in the place of the usual ones, and starts its tenetd.
+func (c *cluster) begin(h *lab.Host, keys map[string]any, args ...string) {
+	c.t.Helper()
+	h.WriteConfig(keys)
+	c.daemons[h] = h.BeginTenetd(args...)
 }
 
 // joined waits until the node's tenetd has joined the cluster.

@@ -98,6 +98,7 @@ func (a *Agent) asks(ctx context.Context) {
 			call, cancel := context.WithTimeout(ctx, askWait)
 			_, err := a.etcd.Client().Get(call, a.etcd.Prefix()+nodeKey(a.Name))
 			cancel()
+			a.failed(ctx, "ask etcd", a.refusal(err))
 			if err == nil {
 				a.heard()
 				break
@@ -109,4 +110,13 @@ func (a *Agent) asks(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// refusal is an error of etcd's that is more than silence, such as that it does not take the password any more: nil for
+// others.
+func (a *Agent) refusal(err error) error {
+	if err = a.etcd.Error(err); errors.Is(err, vnet.ErrUnavailable) {
+		return nil
+	}
+	return err
 }
