@@ -121,3 +121,185 @@ func (c *cluster) reachEachOther(all ...*lab.Container) {
 		}
 	}
 }
+
+// alone makes a node one on its own: its configuration names no etcd.
+func alone(h *lab.Host) { h.WriteConfig(map[string]any{"etcd": nil}) }
+
+// A node that has served on its own brings along all that it has, and its containers notice nothing.
+func TestJoiningBringsAlongWhatTheNodeHas(t *testing.T) {
+	c := onEtcd(t, lab.NewFleet(t, 3), 1)
+	n1, n2, own := c.Nodes[0], c.Nodes[1], c.Nodes[2]
+	c.begin(n1, nil)
+	c.begin(n2, nil)
+	c.joined(n1)
+	c.joined(n2)
+	c.ctl(n1, "network", "add", "green/web", "--subnet", web4) // what is there already is in nobody's way
+	alone(own)
+	d := own.BeginTenetd()
+	c.ctl(own, "network", "add", "blue/web", "--subnet", web4, "--subnet", web6)
+	c.ctl(own, "network", "add", "blue/db", "--subnet", db4, "--subnet", db6, "--mtu", "1400")
+	c.ctl(own, "network", "add", "red/web", "--subnet", web4, "--subnet", web6, "--vni", "4711")
+	c.ctl(own, "group", "add", "blue/fw")
+	c.ctl(own, "group", "add", "blue/ids", "--on-failure", "open")
+	c.ctl(own, "group", "add", "red/none")
+	client, server := own.Attach("client", webOn(own)), own.Attach("server", webOn(own).With("labels", map[string]string{"role": "server"}))
+	db := own.Attach("db", own.Conf("blue", "db"), "IP=10.0.1.77")
+	red := own.Attach("red", own.Conf("red", "web"))
+	fw := watch(own.Function("fw1", webOn(own), "fw", 0).Bridges())
+	old := watch(own.Function("old", webOn(own), "ids", 0).Bridges())
+	c.ctl(own, "chain", "add", "blue/c", "--group", "fw,ids", "--from", "any", "--to", "label:role=server")
+	server.Echo(80)
+	conn, err := client.Connect("tcp", netip.AddrPortFrom(server.IP4, 80))
+	lab.Must(t, err)
+	defer conn.Close()
+	led := func() {
+		t.Helper()
+		said := token("led")
+		lab.Must(t, lab.Say(conn, said))
+		fw.sees(t, said, 1, 1)
+		old.sees(t, said, 1, 1)
+	}
+	led()
+	ids := watch(own.Function("ids1", webOn(own), "ids", 0).Bridges())
+	c.ctl(own, "function", "drain", "blue/ids/old") // the connection keeps it
+	led()
+	had := []*lab.Container{client, server, db, red}
+	seen := map[string]string{} // who has had an address, by tenant
+	taken := func(conf lab.Conf, all ...*lab.Container) {
+		t.Helper()
+		for _, e := range all {
+			for _, a := range []netip.Addr{e.IP4, e.IP6} {
+				key := fmt.Sprint(conf["tenant"], " ", a)
+				if who, twice := seen[key]; twice {
+					t.Errorf("%s gets %s, which is %s's", e.ID, key, who)
+				}
+				seen[key] = e.ID
+			}
+		}
+	}
+	for _, e := range had {
+		taken(e.Conf, e)
+	}
+	streams := []*lab.Stream{client.Stream(db), client.Stream(server), db.StreamTo(server, server.IP6)} // the latter two by the chain
+	for _, s := range streams {
+		s.Flows()
+	}
+
+	terminates(t, d)
+	c.begin(own, nil)
+	c.joined(own)
+	for _, s := range streams {
+		if lost, silence := s.Lost(); lost > 0 {
+			t.Errorf("its own containers lost %d datagrams, nothing came for %s", lost, silence)
+		}
+	}
+	led()
+
+	for _, name := range []string{"blue/web", "blue/db", "red/web", "green/web"} {
+		c.known(name)
+	}
+	for _, kind := range []string{"network", "group", "chain"} {
+		want := c.ctl(own, kind, "list", "-o", "yaml")
+		for _, h := range []*lab.Host{n1, n2} {
+			lab.Eventually(t, h.Name+" to have each "+kind, func() bool { return c.ctl(h, kind, "list", "-o", "yaml") == want })
+		}
+		for _, name := range map[string][]string{"network": {"4711", "mtu: 1400"}, "group": {"name: ids", "onFailure: open", "none"}, "chain": {"name: c"}}[kind] {
+			if !strings.Contains(want, name) {
+				t.Errorf("%s is gone from each %s:\n%s", name, kind, want)
+			}
+		}
+	}
+	if out := c.ctl(n1, "function", "list"); strings.Count(out, "serves") != 2 || strings.Count(out, "drained") != 1 {
+		t.Errorf("the functions are\n%s", out)
+	}
+	for _, e := range had {
+		lab.Must(t, e.Do("CHECK").Failed())
+		if out := e.Sh("ip", "-brief", "address", "show", "eth0"); !strings.Contains(out, e.IP4.String()+"/") || !strings.Contains(out, e.IP6.String()+"/") {
+			t.Errorf("%s has %s now, not %s and %s", e.ID, out, e.IP4, e.IP6)
+		}
+	}
+
+	// From now on the network is shared.
+	blue := append([]*lab.Container{}, client, server, db)
+	reds := []*lab.Container{red}
+	for i := range 12 {
+		for _, h := range c.Nodes {
+			e := h.Attach(fmt.Sprintf("%s-%d", h.Name, i), webOn(h))
+			taken(e.Conf, e)
+			if i == 0 {
+				blue = append(blue, e)
+				r := h.Attach("red-"+h.Name, h.Conf("red", "web"))
+				taken(r.Conf, r)
+				reds = append(reds, r)
+			}
+		}
+	}
+	c.reachEachOther(blue...)
+	c.reachEachOther(reds...)
+	far := blue[3]
+	lab.Eventually(t, "the chain to lead from other nodes", func() bool {
+		said := token("far")
+		return far.Exchange("tcp", netip.AddrPortFrom(server.IP4, 80), said) == nil && fw.saw(said) == [2]int{1, 1} && ids.saw(said) == [2]int{1, 1}
+	})
+	led()
+	for _, h := range c.Nodes {
+		if out := c.ctl(h, "sync", "--dry-run"); !strings.Contains(out, "agrees") {
+			t.Errorf("%s: %s", h.Name, out)
+		}
+	}
+
+	// Restarted, it is as it was.
+	terminates(t, c.daemons[own])
+	c.daemons[own] = own.BeginTenetd()
+	c.joined(own)
+	led()
+	server.Del()
+	taken(webOn(own), own.Attach("last", webOn(own)))
+}
+
+// The numbers of its chains' paths may be taken in the cluster. Its connections are led all the same.
+func TestJoiningWhereOthersHaveChains(t *testing.T) {
+	c := onEtcd(t, lab.NewFleet(t, 2), 1)
+	there, own := c.Nodes[0], c.Nodes[1]
+	c.begin(there, nil)
+	c.joined(there)
+	alone(own)
+	var functions []*watched
+	var client, server *lab.Container
+	for _, w := range []struct {
+		h      *lab.Host
+		tenant string
+	}{{there, "green"}, {own, "blue"}} {
+		conf := w.h.Conf(w.tenant, "web")
+		c.ctl(w.h, "network", "add", w.tenant+"/web", "--subnet", web4, "--subnet", web6)
+		c.ctl(w.h, "group", "add", w.tenant+"/fw")
+		client, server = w.h.Attach("client", conf), w.h.Attach("server", conf.With("labels", map[string]string{"role": "server"}))
+		server.Echo(80)
+		functions = append(functions, watch(w.h.Function("fw", conf, "fw", 0).Bridges()))
+		c.ctl(w.h, "chain", "add", w.tenant+"/c", "--group", "fw", "--from", "any", "--to", "label:role=server")
+		lab.Eventually(t, "the chain to lead", func() bool {
+			said := token("first")
+			return client.Exchange("udp", netip.AddrPortFrom(server.IP4, 80), said) == nil && functions[len(functions)-1].saw(said) == [2]int{1, 1}
+		})
+	}
+	conn, err := client.Connect("tcp", netip.AddrPortFrom(server.IP4, 80))
+	lab.Must(t, err)
+	defer conn.Close()
+	led := func(what string) {
+		t.Helper()
+		said := token(what)
+		lab.Must(t, lab.Say(conn, said))
+		functions[1].sees(t, said, 1, 1)
+		functions[0].sees(t, said, 0, 0)
+	}
+	led("before")
+	s := client.Stream(server)
+	s.Flows()
+	c.begin(own, nil)
+	c.joined(own)
+	led("after")
+	if lost, silence := s.Lost(); lost > 0 {
+		t.Errorf("%d datagrams were lost, nothing came for %s", lost, silence)
+	}
+	led("later")
+}

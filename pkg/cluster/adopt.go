@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/tenet-cni/tenet/pkg/ipam"
 	"github.com/tenet-cni/tenet/pkg/node"
@@ -24,22 +25,33 @@ type luggage struct {
 	networks []vnet.Network
 	groups   []vnet.Group
 	chains   []vnet.Chain
-	blocks   []held // that its addresses in use lie in
+	legs     map[vnet.ChainRef][]vnet.Leg // connections have their paths
+	serving  map[string]vnet.Instance     // by their keys in the cluster
+	blocks   []held                       // that its addresses in use lie in
 }
 
 func (a *Agent) luggage(ctx context.Context) (luggage, error) {
 	var l luggage
 	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		serving, err := n.Serving(ctx)
+		if err != nil {
+			return err
+		}
 		return n.Store.View(ctx, func(tx store.Tx) error {
-			l = luggage{}
-			var err error
-			if _, member := store.Member(tx); !member {
+			_, member := store.Member(tx)
+			l = luggage{legs: map[vnet.ChainRef][]vnet.Leg{}, serving: a.instances(serving, !member)}
+			if !member {
 				for _, read := range []func() error{
 					func() error { l.tenants, err = store.All[vnet.Tenant](tx, store.Tenants); return err },
 					func() error { l.groups, err = store.All[vnet.Group](tx, store.Groups); return err },
 					func() error { l.chains, err = store.All[vnet.Chain](tx, store.Chains); return err },
 				} {
 					if err := read(); err != nil {
+						return err
+					}
+				}
+				for _, c := range l.chains {
+					if l.legs[c.Ref()], err = legsOn(tx, c.Ref(), a.Name); err != nil {
 						return err
 					}
 				}
@@ -56,7 +68,7 @@ func (a *Agent) luggage(ctx context.Context) (luggage, error) {
 				for _, b := range blocks {
 					l.blocks = append(l.blocks, held{net.Ref(), b})
 				}
-				if _, member := store.Member(tx); !member {
+				if !member {
 					l.networks = append(l.networks, net)
 				}
 			}
@@ -64,6 +76,19 @@ func (a *Agent) luggage(ctx context.Context) (luggage, error) {
 		})
 	})
 	return l, err
+}
+
+// legsOn are the legs of a chain of a node on its own as a cluster has them, where that node has a name.
+func legsOn(tx store.Tx, r vnet.ChainRef, me vnet.NodeName) ([]vnet.Leg, error) {
+	legs, err := store.Legs(tx, r)
+	for _, leg := range legs {
+		for _, p := range leg.Paths {
+			for h := range p.Hops {
+				p.Hops[h].Node = me
+			}
+		}
+	}
+	return legs, err
 }
 
 // bring declares in the cluster what the node has. The transaction may be one that is not kept.
@@ -110,6 +135,9 @@ func (l luggage) bring(tx store.Tx, me vnet.NodeName) error {
 			return err
 		}
 		if err := clash("chain "+c.Ref().String(), store.BringChain(tx, c)); err != nil {
+			return err
+		}
+		if err := store.BringLegs(tx, c.Ref(), l.legs[c.Ref()], time.Now().UTC()); err != nil {
 			return err
 		}
 	}

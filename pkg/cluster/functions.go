@@ -85,11 +85,7 @@ func (a *Agent) tellFunctions(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	want := map[string]vnet.Instance{}
-	for _, i := range serving {
-		i.Node = a.Name
-		want[store.FunctionAt(i)] = i
-	}
+	want := a.instances(serving, false)
 	a.mu.Lock()
 	changed := a.functions == nil || len(want) != len(a.functions)
 	for key, i := range want {
@@ -108,6 +104,16 @@ func (a *Agent) tellFunctions(ctx context.Context) error {
 	a.functions = want
 	a.mu.Unlock()
 	return nil
+}
+
+// instances are this node's by their keys in the cluster. Which are drained a node says as long as it is on its own.
+func (a *Agent) instances(serving []vnet.Instance, alone bool) map[string]vnet.Instance {
+	all := map[string]vnet.Instance{}
+	for _, i := range serving {
+		i.Node, i.Drained = a.Name, i.Drained && alone
+		all[store.FunctionAt(i)] = i
+	}
+	return all
 }
 
 // putFunctions writes this node's instances as they should be. That one is drained is the cluster's word.
@@ -142,8 +148,8 @@ func (a *Agent) putFunctions(tx store.Tx, want map[string]vnet.Instance) error {
 			if err := store.DecodeShared(key, value, &stands); err != nil {
 				return err
 			}
+			i.Drained = stands.Drained
 		}
-		i.Drained = stands.Drained
 		if stands != i || back {
 			errs = append(errs, store.Save(tx, key, i))
 		}

@@ -61,7 +61,13 @@ func (a *Agent) tryJoin(ctx context.Context) error {
 	if err := a.enter(ctx); err != nil {
 		return err
 	}
-	if err := a.etcd.Update(ctx, Planned(func(tx store.Tx) error { return brings.bring(tx, a.Name) })); err != nil {
+	err = a.etcd.Update(ctx, Planned(func(tx store.Tx) error {
+		if err := brings.bring(tx, a.Name); err != nil {
+			return err
+		}
+		return a.putFunctions(tx, brings.serving) // with its chains, which else led past them for a moment
+	}))
+	if err != nil {
 		return err
 	}
 	members, err := a.members(ctx)

@@ -81,6 +81,43 @@ func BringChain(tx Tx, c vnet.Chain) error {
 	return Save(tx, chainKey(c.Ref()), c)
 }
 
+// BringLegs writes the legs of a chain that stood on a node on its own into a cluster, with the numbers that its connections
+// carry, beside those that it has there. A path whose number is another's there is left out: who plans makes it anew.
+func BringLegs(tx Tx, r vnet.ChainRef, brought []vnet.Leg, now time.Time) error {
+	legs, err := Legs(tx, r)
+	if err != nil {
+		return err
+	}
+	claim := func(key string) (bool, error) {
+		if tx.Get(key) != nil {
+			return false, nil
+		}
+		return true, tx.Put(key, []byte(r.String()))
+	}
+	for i, leg := range brought {
+		if i == len(legs) {
+			free, err := claim(legKey(leg.Number))
+			if err != nil {
+				return err
+			}
+			if !free {
+				leg.Number = 0
+			}
+			legs = append(legs, vnet.Leg{Number: leg.Number, Groups: leg.Groups, Blocked: leg.Blocked})
+		}
+		for _, p := range leg.Paths {
+			free, err := claim(pathKey(uint32(p.ID)))
+			if err != nil {
+				return err
+			}
+			if free {
+				legs[i].Paths = append(legs[i].Paths, p)
+			}
+		}
+	}
+	return PutLegs(tx, r, legs, now)
+}
+
 // checkGroups checks that the chain's groups are there, and that those that rewrite are its alone: what leaves
 // their functions is told from other traffic by the port alone.
 func checkGroups(tx Tx, c vnet.Chain) error {
