@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/tenet-cni/tenet/pkg/etcd/etcdtest"
 	"github.com/tenet-cni/tenet/test/lab"
 )
@@ -302,4 +304,109 @@ func TestJoiningWhereOthersHaveChains(t *testing.T) {
 		t.Errorf("%d datagrams were lost, nothing came for %s", lost, silence)
 	}
 	led("later")
+}
+
+// inEtcd is all that etcd has, one key a line.
+func (c *cluster) inEtcd() lab.Snapshot {
+	c.t.Helper()
+	got, err := c.etcd.Client().Get(c.t.Context(), "", clientv3.WithPrefix())
+	lab.Must(c.t, err)
+	var s lab.Snapshot
+	for _, kv := range got.Kvs {
+		s = append(s, fmt.Sprintf("%s %d %s", kv.Key, kv.ModRevision, kv.Value))
+	}
+	return s
+}
+
+// What a node on its own has may be otherwise in the cluster. Then it does not join, and is told all that is in the way
+// at once; nothing is changed here or there, and it goes on as it is.
+func TestANodeThatConflictsStaysAlone(t *testing.T) {
+	c := onEtcd(t, lab.NewFleet(t, 2), 1)
+	there, own := c.Nodes[0], c.Nodes[1]
+	c.begin(there, nil)
+	c.joined(there)
+	alone(own)
+	for h, networks := range map[*lab.Host][][]string{
+		there: {
+			{"blue/same", "--subnet", "10.1.0.0/24"},
+			{"blue/there", "--subnet", "10.2.0.0/16"},
+			{"red/there", "--subnet", "10.3.0.0/24", "--vni", "4711"},
+			{"red/shared", "--subnet", "10.4.0.0/24"},
+			{"red/fine", "--subnet", "10.5.0.0/24"},
+		},
+		own: {
+			{"blue/same", "--subnet", "10.1.1.0/24"}, // another subnet
+			{"blue/own", "--subnet", "10.2.2.0/24"},  // which overlaps that of blue/there
+			{"red/own", "--subnet", "10.6.0.0/24", "--vni", "4711"},
+			{"red/shared", "--subnet", "10.4.0.0/24"}, // in which both have an address of one block
+			{"red/fine", "--subnet", "10.5.0.0/24"},
+			{"green/web", "--subnet", "10.1.0.0/24"},
+		},
+	} {
+		for _, network := range networks {
+			c.ctl(h, append([]string{"network", "add"}, network...)...)
+		}
+		c.ctl(h, "group", "add", "blue/fw", "--mode", map[*lab.Host]string{there: "transparent", own: "routed"}[h])
+	}
+	first := there.Attach("first", there.Conf("red", "shared"), "IP=10.4.0.10")
+	there.Attach("fine", there.Conf("red", "fine"), "IP=10.5.0.10")
+	a, b := own.Attach("a", own.Conf("red", "shared"), "IP=10.4.0.11"), own.Attach("b", own.Conf("blue", "own"))
+	own.Attach("fine", own.Conf("red", "fine"), "IP=10.5.0.20")
+	terminates(t, own.Tenetd())
+	lab.Eventually(t, "etcd to have the others", func() bool {
+		return len(c.inEtcd()[0]) > 0 && strings.Count(fmt.Sprint(c.inEtcd()), "/v1/endpoints/") == 2
+	})
+	inEtcd, onNode := c.inEtcd(), own.Snapshot()
+
+	want := []string{
+		"network blue/same stands and is declared differently: subnets",
+		"subnet 10.2.2.0/24 overlaps subnet 10.2.0.0/16 of network blue/there",
+		"vni 4711 belongs to network red/there",
+		"addresses of network red/shared in 10.4.0.8/29 are in use here, and the block is node n1's",
+		"group blue/fw stands there and is declared differently",
+	}
+	for range 2 { // systemd starts it again
+		c.begin(own, nil)
+		if code := c.daemons[own].Ends(); code != 1 {
+			t.Errorf("tenetd ends with %d", code)
+		}
+		log := c.daemons[own].Log()
+		for _, w := range append(want, "conflicts with the cluster:", "\nhint: delete or rename it here or there") {
+			if strings.Count(log, w) != 1 {
+				t.Errorf("it does not say once %q:\n%s", w, log)
+			}
+		}
+		for _, w := range []string{"green", "red/fine"} {
+			if strings.Contains(log, w) {
+				t.Errorf("it has something against %s, which is in nobody's way:\n%s", w, log)
+			}
+		}
+		lab.Same(t, inEtcd, c.inEtcd())
+		lab.Same(t, onNode, own.Snapshot().Without("record meta/identity"))
+	}
+
+	// It goes on by itself, with this configuration and with the one that it had.
+	more := own.Attach("more", own.Conf("blue", "own"))
+	more.Reaches(b.IP4)
+	lab.Same(t, inEtcd, c.inEtcd())
+	alone(own)
+	d := own.Tenetd()
+	much := own.Attach("much", own.Conf("blue", "own"))
+	much.Reaches(more.IP4)
+	terminates(t, d)
+
+	// With all of it out of the way it joins.
+	for _, e := range []*lab.Container{a, b, more, much} {
+		e.Del()
+	}
+	for _, args := range [][]string{{"network", "del", "blue/same"}, {"network", "del", "blue/own"}, {"network", "del", "red/own"}, {"group", "del", "blue/fw"}} {
+		c.ctl(own, args...)
+	}
+	c.begin(own, nil)
+	c.joined(own)
+	again := own.Attach("again", own.Conf("red", "shared"))
+	if netip.MustParsePrefix("10.4.0.8/29").Contains(again.IP4) {
+		t.Errorf("it has %s, out of a block of %s's", again.IP4, there.Name)
+	}
+	lab.Eventually(t, "the two to meet", func() bool { return again.Pings(first.IP4) })
 }
