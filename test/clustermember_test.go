@@ -1,6 +1,7 @@
 package test
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -73,5 +74,84 @@ func TestNameOfANodeIsItsOwn(t *testing.T) {
 	c.restart(second)
 	c.joined(first)
 	c.joined(second)
+	c.settled()
+}
+
+// A node that is asked to leave gets nothing new, forwards as before, and has gone with its last container. As long as it
+// has not, it may stay; and it may join anew.
+func TestNodeLeavesInPeace(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	from, leaves := c.Nodes[0], c.Nodes[1]
+	a, b := c.across(from, leaves)
+	conf := leaves.Conf("blue", "web")
+	second := leaves.Attach("second", conf)
+	c.meet(a, second)
+	c.settled()
+	unhurt(t, a, b, "a node is asked to leave, and to stay", func(*live) {
+		out, err := from.Tenetctl("node", "del", leaves.Name, "--drain", "--timeout=8s")
+		if err == nil || !strings.Contains(out, "node n2 still has 2 endpoints and 2 blocks") || !strings.Contains(out, "hint: it goes on leaving") {
+			t.Errorf("it cannot have left: %v\n%s", err, out)
+		}
+		if state := c.state(leaves, from); state != "leaves" {
+			t.Errorf("it is %s", state)
+		}
+		c.ctl(from, "node", "stay", leaves.Name)
+		c.becomes(leaves, from, "runs")
+	})
+
+	_, err := from.Tenetctl("node", "del", leaves.Name, "--drain", "--timeout=8s")
+	if err == nil {
+		t.Error("it has left")
+	}
+	late := leaves.Container("late")
+	late.Conf = conf
+	fails(t, late.Do("ADD"), codeConflict, "the node leaves its cluster and gets nothing new")
+	lab.Must(t, b.Do("CHECK").Failed())
+	c.ctl(from, "node", "stay", leaves.Name)
+	lab.Eventually(t, "a container to be taken again", func() bool { return late.Do("ADD").Err == nil })
+	c.settled()
+
+	third := c.Nodes[2].Attach("third", c.Nodes[2].Conf("blue", "web"))
+	c.meet(a, third)
+	left := make(chan error, 1)
+	go func() {
+		out, err := from.Tenetctl("node", "del", leaves.Name, "--drain")
+		if err == nil && !strings.Contains(out, "node n2 deleted") {
+			err = errors.New(out)
+		}
+		left <- err
+	}()
+	c.becomes(leaves, from, "leaves")
+	late.Del()
+	second.Del()
+	c.meet(a, b)
+	b.Del()
+	lab.Must(t, <-left)
+	if code := c.daemons[leaves].Ends(); code != 0 {
+		t.Errorf("its tenetd ends with %d", code)
+	}
+	if state := c.state(leaves, from); state != "gone" {
+		t.Errorf("it is %s", state)
+	}
+	for key, text := range c.records("") {
+		if nodeOf(key, text) == leaves.Name {
+			t.Errorf("etcd still has %s %s", key, text)
+		}
+	}
+	for _, record := range leaves.Records() {
+		if strings.HasPrefix(record, "record remotes/") || strings.HasPrefix(record, "record peers/") || strings.HasPrefix(record, "record networks/") {
+			t.Errorf("it still has %s", record)
+		}
+	}
+	if out := c.ctl(leaves, "sync", "--dry-run"); !strings.Contains(out, "everything agrees") {
+		t.Error(out)
+	}
+	c.settled(from, c.Nodes[2])
+
+	c.restart(leaves)
+	c.joined(leaves)
+	c.known("blue/web")
+	b.Add()
+	c.meet(a, b)
 	c.settled()
 }
