@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -123,6 +124,30 @@ func twice(records map[string]string) []string {
 		}
 	}
 	return found
+}
+
+// neverTwice fails the test if at any moment until it ends etcd has an address that two endpoints have.
+func (c *cluster) neverTwice() {
+	c.t.Helper()
+	ctx, stop := context.WithCancel(c.t.Context())
+	records := map[string]string{}
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for r := range c.etcd.Client().Watch(ctx, etcdPrefix+store.Endpoints, clientv3.WithPrefix(), clientv3.WithRev(1)) {
+			for _, e := range r.Events {
+				key := strings.TrimPrefix(string(e.Kv.Key), etcdPrefix)
+				if e.Type == clientv3.EventTypeDelete {
+					delete(records, key)
+				} else {
+					records[key] = string(e.Kv.Value)
+				}
+			}
+			for _, found := range twice(records) {
+				c.t.Errorf("at revision %d of etcd %s", r.Header.Revision, found)
+			}
+		}
+	})
+	c.t.Cleanup(func() { stop(); watch.Wait() })
 }
 
 // nodeOf is the node that a record of etcd says is here or has something; empty: it is of something else.

@@ -21,10 +21,12 @@ type cluster struct {
 // shortLease makes tenetd's lease as short as etcd allows, for what is to happen after it.
 var shortLease = []string{"--lease=2s"}
 
-// newCluster makes a cluster of n nodes on an etcd of one member or three.
+// newCluster makes a cluster of n nodes on an etcd of one member or three. Whatever befalls it, no two containers are to
+// be published with one address.
 func newCluster(t *testing.T, n, members int, args ...string) *cluster {
 	t.Helper()
 	c := onEtcd(t, lab.NewFleet(t, n), members)
+	c.neverTwice()
 	for _, h := range c.Nodes {
 		c.begin(h, nil, args...)
 	}
