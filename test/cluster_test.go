@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tenet-cni/tenet/pkg/etcd/etcdtest"
 	"github.com/tenet-cni/tenet/test/lab"
@@ -134,6 +135,11 @@ func TestNetworkSpansNodes(t *testing.T) {
 	lab.Must(t, other.Exchange("udp", netip.AddrPortFrom(twin, 80), token))
 	if hears.Count(token) > 0 {
 		t.Error("a tenant's datagram came to another's endpoint of the same address")
+	}
+	before := time.Now()
+	c.ctl(n2, "network", "add", "blue/web", "--subnet", web4, "--subnet", web6) // which changes nothing
+	if d := time.Since(before); d > lab.Patience()/2 {
+		t.Errorf("to declare what stands took %s", d)
 	}
 	for _, h := range c.Nodes {
 		if out := c.ctl(h, "status"); !strings.Contains(out, "agrees") {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -30,8 +31,12 @@ func (a *app) changeCluster(ctx context.Context, n *node.Node, write func(store.
 		return err
 	}
 	defer s.Close()
-	revision, err := s.Commit(ctx, cluster.Planned(write))
-	if err != nil {
+	spreads := false // what was written is for all nodes to take over
+	revision, err := s.Commit(ctx, cluster.Planned(func(tx store.Tx) error {
+		spreads = false
+		return write(spreading{tx, &spreads})
+	}))
+	if err != nil || !spreads {
 		return err
 	}
 	if err := socket.Call(ctx, n.Socket, socket.Request{Do: socket.Await, Revision: revision}, nil); err != nil {
@@ -41,4 +46,24 @@ func (a *app) changeCluster(ctx context.Context, n *node.Node, write func(store.
 		}
 	}
 	return nil
+}
+
+// spreading notes whether anything is written that every node takes over.
+type spreading struct {
+	store.Tx
+
+	does *bool
+}
+
+// Shared says that the records are a whole cluster's.
+func (spreading) Shared() bool { return true }
+
+func (t spreading) Put(key string, value []byte) error {
+	*t.does = *t.does || cluster.Followed(key) && !bytes.Equal(t.Get(key), value)
+	return t.Tx.Put(key, value)
+}
+
+func (t spreading) Delete(key string) error {
+	*t.does = *t.does || cluster.Followed(key) && t.Get(key) != nil
+	return t.Tx.Delete(key)
 }

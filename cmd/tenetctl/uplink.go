@@ -54,6 +54,9 @@ bridge. The host's addresses and routes move from the NIC to the link br-NAME,
 and back with uplink del. It is no error if the same uplink is there; what was
 cut short is finished.
 
+In a cluster an uplink is one wire, which several nodes may have a NIC on: add makes
+a NIC of the node that it is run on one, and its VLANs are the same on all.
+
 A NIC by which the default route goes is refused without --force: whoever works
 on the node through it may be cut off for a moment.`,
 		Example: `  tenetctl uplink add lan --nic eth1
@@ -74,6 +77,12 @@ on the node through it may be cut off for a moment.`,
 			}
 			o := outcome{kindUplink, args[0], "unchanged"}
 			err = a.on(cmd.Context(), func(ctx context.Context, n *node.Node) error {
+				if n.Clustered() {
+					declare := func(tx store.Tx) error { _, err := store.DeclareUplink(tx, u); return err }
+					if err := a.changeCluster(ctx, n, declare); err != nil {
+						return err
+					}
+				}
 				_, made, err := n.AddUplink(ctx, u, force)
 				if made {
 					o.Outcome = "created"
@@ -235,7 +244,10 @@ uplink.`,
 		Example: "  tenetctl uplink del lan",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := a.on(cmd.Context(), func(ctx context.Context, n *node.Node) error {
-				return n.DelUplink(ctx, vnet.UplinkName(args[0]))
+				if err := n.DelUplink(ctx, vnet.UplinkName(args[0])); err != nil || !n.Clustered() {
+					return err
+				}
+				return a.changeCluster(ctx, n, func(tx store.Tx) error { return store.ForgetUplink(tx, vnet.UplinkName(args[0])) })
 			})
 			if err != nil {
 				return err

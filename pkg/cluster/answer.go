@@ -43,10 +43,13 @@ func (a *Agent) Answer(ctx context.Context, r socket.Request) (any, error) {
 		if r.Network == nil {
 			return nil, vnet.Invalidf("request %s without a network", r.Do)
 		}
-		revision, err := a.etcd.Commit(ctx, func(tx store.Tx) error {
+		if err := a.etcd.Update(ctx, func(tx store.Tx) error {
 			_, err := store.DeclareNetwork(tx, *r.Network)
 			return err
-		})
+		}); err != nil {
+			return nil, err
+		}
+		revision, err := a.latest(ctx) // another may have declared it, a moment ago
 		if err != nil {
 			return nil, err
 		}

@@ -18,6 +18,11 @@ import (
 // of service functions are recorded apart from the node's own.
 var declared = []string{store.Tenants, store.Networks, store.Groups, store.Chains, store.Paths, store.Functions}
 
+// Followed reports whether every node has the record of that key.
+func Followed(key string) bool {
+	return slices.ContainsFunc(declared, func(p string) bool { return strings.HasPrefix(key, p) })
+}
+
 // concerns is what changes of them mean for the switch.
 var concerns = map[string]node.Concern{store.Groups: node.AllFlows, store.Chains: node.AllFlows, store.Paths: node.ItsPaths}
 
@@ -84,7 +89,7 @@ func latest(events []etcd.Event) map[string][]byte {
 func (a *Agent) declare(ctx context.Context, whole bool, changes map[string][]byte) error {
 	touches := whole
 	for key := range changes {
-		touches = touches || slices.ContainsFunc(declared, func(p string) bool { return strings.HasPrefix(key, p) })
+		touches = touches || Followed(key)
 	}
 	if !touches {
 		return nil

@@ -20,10 +20,15 @@ func Uplink(tx Tx, name vnet.UplinkName) (vnet.Uplink, error) {
 
 // DeclareUplink records the uplink for the bridge that it names, with an OpenFlow port number, and returns it as it
 // stands; a removal that was begun is called off. vnet.ErrExists if it stands otherwise, or if another has its NIC.
+//
+// In a cluster it is declared once, with its VLANs alone: the NIC is a node's own matter.
 func DeclareUplink(tx Tx, u vnet.Uplink) (vnet.Uplink, error) {
 	u, err := u.Normal()
 	if err != nil {
 		return u, err
+	}
+	if isShared(tx) {
+		return u, shareUplink(tx, u)
 	}
 	others, err := All[vnet.Uplink](tx, Uplinks)
 	if err != nil {
@@ -52,6 +57,27 @@ func DeclareUplink(tx Tx, u vnet.Uplink) (vnet.Uplink, error) {
 	}
 	u.Leaving = false
 	return u, Save(tx, uplinkKey(u.Name), u)
+}
+
+func shareUplink(tx Tx, u vnet.Uplink) error {
+	stands, err := Uplink(tx, u.Name)
+	switch {
+	case errors.Is(err, vnet.ErrNotFound):
+		return Save(tx, uplinkKey(u.Name), vnet.Uplink{Name: u.Name, VLANs: u.VLANs})
+	case err == nil && !slices.Equal(stands.VLANs, u.VLANs):
+		err = vnet.WithHint(vnet.Existsf("uplink %s stands in the cluster and is declared differently: vlans %q", u.Name, stands.VLANs),
+			"it is the same wire on all nodes: name another, or delete it first: tenetctl uplink del %s", u.Name)
+	}
+	return err
+}
+
+// ForgetUplink removes an uplink from a cluster's store, unless a network is on it.
+func ForgetUplink(tx Tx, name vnet.UplinkName) error {
+	used, err := UplinkNetworks(tx, name)
+	if err != nil || len(used) > 0 {
+		return err
+	}
+	return tx.Delete(uplinkKey(name))
 }
 
 // UplinkHost returns what KeepUplinkHost kept for the uplink, nil if it kept nothing.
@@ -89,6 +115,9 @@ func unusedUplink(tx Tx, name vnet.UplinkName) (vnet.Uplink, error) {
 		return u, err
 	}
 	used, err := UplinkNetworks(tx, name)
+	if _, member := Member(tx); member && err == nil {
+		used, err = inhabited(tx, used) // elsewhere they may go on
+	}
 	if err != nil || len(used) == 0 {
 		return u, err
 	}
@@ -98,12 +127,36 @@ func unusedUplink(tx Tx, name vnet.UplinkName) (vnet.Uplink, error) {
 // UplinkNetworks returns the networks on the uplink, by tenant/network.
 func UplinkNetworks(tx Tx, name vnet.UplinkName) ([]string, error) {
 	var used []string
+	if _, member := Member(tx); member { // whose networks are claimed in the cluster
+		all, err := All[vnet.Network](tx, Networks)
+		for _, n := range all {
+			if n.Provider.Uplink == name && n.IsProvider() {
+				used = append(used, n.Ref().String())
+			}
+		}
+		return used, err
+	}
 	err := tx.Range(providersOf(name), func(_ string, ref []byte) error {
 		used = append(used, string(ref))
 		return nil
 	})
 	slices.Sort(used)
 	return used, err
+}
+
+// inhabited are those of the networks that an endpoint is in.
+func inhabited(tx Tx, networks []string) ([]string, error) {
+	var found []string
+	for _, name := range networks {
+		n, err := count(tx, Endpoints+name+"/")
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 {
+			found = append(found, name)
+		}
+	}
+	return found, nil
 }
 
 // takeProvider claims a provider network's VLAN. vnet.ErrExists if another network has it,
