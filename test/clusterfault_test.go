@@ -134,58 +134,96 @@ func TestEtcdDiesUnderTraffic(t *testing.T) {
 	c.meet(a, elsewhere)
 }
 
-// etcdDies kills all members of etcd.
-func (c *cluster) etcdDies() {
+// eachMember does something to all members of etcd.
+func (c *cluster) eachMember(do func(int)) {
 	for i := range c.etcd.Endpoints() {
-		c.etcd.Kill(i)
+		do(i)
 	}
 }
+
+// etcdDies kills them.
+func (c *cluster) etcdDies() { c.eachMember(c.etcd.Kill) }
 
 // etcdLives starts them again.
 func (c *cluster) etcdLives() {
 	c.t.Helper()
-	for i := range c.etcd.Endpoints() {
-		c.etcd.Start(i)
+	c.eachMember(c.etcd.Start)
+}
+
+// While etcd is dead, or hangs, containers come and go on every node, from the addresses that it has, and nobody waits long
+// for etcd. When it is back it is told of all.
+func TestContainersComeAndGoWithoutEtcd(t *testing.T) {
+	for what, fault := range map[string]struct{ begins, ends func(*cluster) }{
+		"dead":  {(*cluster).etcdDies, (*cluster).etcdLives},
+		"hangs": {func(c *cluster) { c.eachMember(c.etcd.Pause) }, func(c *cluster) { c.eachMember(c.etcd.Continue) }},
+	} {
+		t.Run(what, func(t *testing.T) {
+			c := newCluster(t, 3, 3)
+			a, _ := c.across(c.Nodes[0], c.Nodes[1])
+			var gone, come []*lab.Container
+			for i, h := range c.Nodes {
+				gone = append(gone, h.Attach(fmt.Sprintf("gone%d", i), h.Conf("blue", "web")))
+				come = append(come, h.Container(fmt.Sprintf("come%d", i)))
+				come[i].Conf = gone[i].Conf
+			}
+			c.settled()
+			fault.begins(c)
+			slowest := time.Duration(0)
+			took := func(do func()) {
+				t.Helper()
+				start := time.Now()
+				do()
+				slowest = max(slowest, time.Since(start))
+			}
+			for i := range c.Nodes {
+				took(come[i].Add)
+				took(come[i].Del)
+				took(come[i].Add)
+				took(gone[i].Del)
+			}
+			t.Logf("the slowest ADD or DEL took %s", slowest)
+			if slowest > lab.Stretch(5*time.Second) {
+				t.Errorf("an ADD or DEL took %s", slowest)
+			}
+			a.Reaches(come[0].IP4)
+			if a.Pings(come[1].IP4, "-W1") {
+				t.Error("the other node has heard of it already: this test proves nothing")
+			}
+			fault.ends(c)
+			c.meet(come[0], come[1])
+			c.meet(come[1], come[2])
+			c.settled()
+		})
 	}
 }
 
-// While etcd is dead containers come and go on every node, from the addresses that it has, and nobody waits for etcd.
-// When it is back it is told of all.
-func TestContainersComeAndGoWithoutEtcd(t *testing.T) {
-	c := newCluster(t, 3, 3)
-	a, _ := c.across(c.Nodes[0], c.Nodes[1])
-	var gone, come []*lab.Container
-	for i, h := range c.Nodes {
-		gone = append(gone, h.Attach(fmt.Sprintf("gone%d", i), h.Conf("blue", "web")))
-		come = append(come, h.Container(fmt.Sprintf("come%d", i)))
-		come[i].Conf = gone[i].Conf
-	}
+// A node needs etcd neither to restart its tenetd nor to restore its switch: it has all that it knew.
+func TestNodeStartsWithoutEtcd(t *testing.T) {
+	c := newCluster(t, 2, 1)
+	a, b := c.across(c.Nodes[0], c.Nodes[1])
 	c.settled()
+	l := begin(t, a, b)
 	c.etcdDies()
-	slowest := time.Duration(0)
-	took := func(do func()) {
-		t.Helper()
-		start := time.Now()
-		do()
-		slowest = max(slowest, time.Since(start))
+	for _, h := range c.Nodes {
+		c.daemons[h].End(syscall.SIGKILL)
+		h.KillVswitchd()
+		h.StartVswitchd()
+		c.restart(h)
 	}
-	for i := range c.Nodes {
-		took(come[i].Add)
-		took(come[i].Del)
-		took(come[i].Add)
-		took(gone[i].Del)
+	for _, h := range c.Nodes {
+		c.daemons[h].Logs("the switch agrees")
+		c.daemons[h].Logs("cannot join the cluster yet")
 	}
-	t.Logf("the slowest ADD or DEL took %s", slowest)
-	if slowest > lab.Stretch(5*time.Second) {
-		t.Errorf("an ADD or DEL took %s", slowest)
-	}
-	a.Reaches(come[0].IP4)
-	if a.Pings(come[1].IP4, "-W1") {
-		t.Error("the other node has heard of it already: this test proves nothing")
-	}
+	l.flows()
+	late := c.Nodes[0].Attach("late", c.Nodes[0].Conf("blue", "web"))
+	a.Reaches(late.IP4)
 	c.etcdLives()
-	c.meet(come[0], come[1])
-	c.meet(come[1], come[2])
+	for _, h := range c.Nodes {
+		c.joined(h)
+	}
+	c.meet(late, b)
+	lost, silence := l.end()
+	t.Logf("both switches restarted: %d datagrams lost, nothing for %s", lost, silence)
 	c.settled()
 }
 
