@@ -214,3 +214,43 @@ func TestChainGoesOnWithoutANode(t *testing.T) {
 		t.Errorf("the function of a node that is off: %s", out)
 	}
 }
+
+// A path that no new connection gets stands as long as a connection has it, on whatever node, and goes then.
+func TestPathsOfOtherNodesConnectionsStand(t *testing.T) {
+	w := newLed(t)
+	w.ctl(w.n1, "group", "add", "blue/fw")
+	w.ctl(w.n1, "group", "add", "blue/ids")
+	fw := watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges())
+	ids := watch(w.n3.Function("ids1", webOn(w.n3), "ids", 0).Bridges())
+	w.lead("fw")
+	leads := func(f *watched) {
+		t.Helper()
+		lab.Eventually(t, "the chain to lead", func() bool {
+			said := w.exchange("udp", w.server.IP4, "leads")
+			return lab.Within(lab.Patience()/40, func() bool { return f.saw(said) == [2]int{1, 1} })
+		})
+	}
+	leads(fw)
+	conn, err := w.client.Connect("tcp", netip.AddrPortFrom(w.server.IP4, 80))
+	lab.Must(t, err)
+	defer conn.Close()
+	lab.Must(t, lab.Say(conn, token("first")))
+	w.lead("ids")
+	leads(ids)
+	paths := func() int { return strings.Count(w.records("legs/")["legs/blue/c"], `"group":"fw"`) }
+	lab.Eventually(t, "nodes to tell of their connections", func() bool {
+		uses := w.records("path-use/")
+		return len(uses) == 3 && strings.Contains(uses["path-use/n1"], `"paths":[`) && !strings.Contains(uses["path-use/n1"], `"paths":[]`)
+	})
+	said := token("stands")
+	lab.Must(t, lab.Say(conn, said))
+	fw.sees(t, said, 1, 1)
+	if paths() == 0 {
+		t.Error("the path of a connection that stands has gone")
+	}
+	lab.Must(t, conn.Close())
+	w.n1.Sh("ovs-appctl", "dpctl/flush-conntrack") // rather than wait for what a closed connection leaves to expire
+	if !lab.Within(2*lab.Patience(), func() bool { return paths() == 0 }) {
+		t.Errorf("the path stands though no connection has it: %v", w.records("path-use/"))
+	}
+}

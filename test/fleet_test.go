@@ -26,9 +26,15 @@ func cannot(t *testing.T, h *lab.Host, to netip.Addr) {
 func meet(t *testing.T, a, b *lab.Host) {
 	t.Helper()
 	for _, way := range [][2]*lab.Host{{a, b}, {b, a}} {
-		way[0].Itself().Reaches(way[1].VTEP())
-		way[0].Itself().Reaches(way[1].VTEP6())
+		reached(t, way[0], way[1].VTEP())
+		reached(t, way[0], way[1].VTEP6())
 	}
+}
+
+// reached waits until the host reaches the address: its kernel may just have begun to.
+func reached(t *testing.T, h *lab.Host, a netip.Addr) {
+	t.Helper()
+	lab.Eventually(t, h.Name+" to reach "+a.String(), func() bool { return h.Itself().Pings(a) })
 }
 
 func TestFleetOfThreeNodesMeets(t *testing.T) {

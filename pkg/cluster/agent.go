@@ -115,6 +115,7 @@ func (a *Agent) Run(ctx context.Context, beside func(context.Context)) error {
 		all.Go(func() { a.keep(ctx) })
 		all.Go(func() { a.mirror(ctx) })
 		all.Go(func() { a.guard(ctx) })
+		all.Go(func() { a.collects(ctx) })
 		all.Go(func() { a.asks(ctx) })
 		all.Go(func() { a.watches(ctx) })
 		a.look(ctx, stop)

@@ -23,7 +23,7 @@ func (a *Agent) Answer(ctx context.Context, r socket.Request) (any, error) {
 	}
 	switch r.Do {
 	case socket.CatchUp:
-		revision, err := a.latest(ctx)
+		revision, err := a.latest(ctx, declared...)
 		if err != nil {
 			return nil, err
 		}
@@ -49,7 +49,7 @@ func (a *Agent) Answer(ctx context.Context, r socket.Request) (any, error) {
 		}); err != nil {
 			return nil, err
 		}
-		revision, err := a.latest(ctx) // another may have declared it, a moment ago
+		revision, err := a.latest(ctx, declared...) // another may have declared it, a moment ago
 		if err != nil {
 			return nil, err
 		}
@@ -73,10 +73,10 @@ func (a *Agent) away() error {
 	return nil
 }
 
-// latest is the revision of etcd at which something was declared last.
-func (a *Agent) latest(ctx context.Context) (int64, error) {
+// latest is the revision of etcd at which something that still stands was written last under the prefixes.
+func (a *Agent) latest(ctx context.Context, prefixes ...string) (int64, error) {
 	revision := int64(0)
-	for _, prefix := range declared {
+	for _, prefix := range prefixes {
 		got, err := a.etcd.Client().Get(ctx, a.etcd.Prefix()+prefix, append(clientv3.WithLastRev(), clientv3.WithPrefix())...)
 		if err != nil {
 			return 0, a.told(ctx, err)

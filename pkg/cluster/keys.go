@@ -13,6 +13,7 @@ const (
 	Nodes    = "nodes/"    // what a node is; stays when it is off
 	alive    = "alive/"    // leased: a tenetd of the node runs
 	off      = "off/"      // neither its tenetd nor its address answers: by whoever found it out
+	uses     = "path-use/" // by node: which paths that get no new connection its own have
 	drains   = "drains/"   // the node is to leave
 	grace    = "grace/"    // leased: the node has gone, but for not so long that others may have its blocks
 	holdings = "holdings/" // by node: what of the cluster's is its own
@@ -21,6 +22,7 @@ const (
 func nodeKey(n vnet.NodeName) string  { return Nodes + string(n) }
 func aliveKey(n vnet.NodeName) string { return alive + string(n) }
 func offKey(n vnet.NodeName) string   { return off + string(n) }
+func useKey(n vnet.NodeName) string   { return uses + string(n) }
 func drainKey(n vnet.NodeName) string { return drains + string(n) }
 func graceKey(n vnet.NodeName) string { return grace + string(n) }
 

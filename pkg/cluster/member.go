@@ -271,9 +271,11 @@ func (a *Agent) again(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if err := a.enter(ctx); err != nil {
-		a.mu.Lock()
-		a.refused = err
-		a.mu.Unlock()
+		if !errors.Is(err, vnet.ErrUnavailable) { // else it is etcd that does not answer
+			a.mu.Lock()
+			a.refused = err
+			a.mu.Unlock()
+		}
 		return err
 	}
 	a.mu.Lock()

@@ -226,7 +226,7 @@ func remove(ctx context.Context, s Authority, name vnet.NodeName, conditions ...
 			ops = append(ops, clientv3.OpDelete(string(kv.Key)), clientv3.OpDelete(prefix+heldKey(name, strings.TrimPrefix(string(kv.Key), own))))
 		}
 		if len(ops) == 0 {
-			ops = []clientv3.Op{clientv3.OpDelete(prefix + nodeKey(name)), clientv3.OpDelete(prefix + offKey(name)), clientv3.OpDelete(prefix + graceKey(name)), clientv3.OpDelete(prefix + drainKey(name))}
+			ops = []clientv3.Op{clientv3.OpDelete(prefix + nodeKey(name)), clientv3.OpDelete(prefix + offKey(name)), clientv3.OpDelete(prefix + graceKey(name)), clientv3.OpDelete(prefix + drainKey(name)), clientv3.OpDelete(prefix + useKey(name))}
 		}
 		done, err := c.Txn(ctx).If(conditions...).Then(ops...).Commit()
 		if err != nil {

@@ -31,7 +31,7 @@ func (n *Node) CollectPaths(ctx context.Context) (int, error) {
 	if err != nil || len(retired) == 0 || !retired[0].Retired.Before(before) {
 		return 0, err
 	}
-	used, known, err := n.usedPaths(ctx)
+	used, known, err := n.UsedPaths(ctx)
 	if err != nil || !known {
 		return 0, err
 	}
@@ -46,8 +46,8 @@ func (n *Node) CollectPaths(ctx context.Context) (int, error) {
 	return removed, n.eachOurs(ctx, func(n *Node) error { return n.SyncChains(ctx, n.Bridge) })
 }
 
-// usedPaths returns the paths that connections have on any bridge; false: nobody can say which.
-func (n *Node) usedPaths(ctx context.Context) (map[vnet.PathID]bool, bool, error) {
+// UsedPaths returns the paths that connections have on any bridge; false: nobody can say which.
+func (n *Node) UsedPaths(ctx context.Context) (map[vnet.PathID]bool, bool, error) {
 	used, asked := map[vnet.PathID]bool{}, map[string]bool{}
 	known := true
 	err := n.EachBridge(ctx, func(n *Node) error {
