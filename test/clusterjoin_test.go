@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -409,4 +410,69 @@ func TestANodeThatConflictsStaysAlone(t *testing.T) {
 		t.Errorf("it has %s, out of a block of %s's", again.IP4, there.Name)
 	}
 	lab.Eventually(t, "the two to meet", func() bool { return again.Pings(first.IP4) })
+}
+
+// Containers may come while their node joins: each address is one's alone, then and later, and all of them are reached.
+func TestContainersComeWhileTheirNodeJoins(t *testing.T) {
+	const many = 12
+	c := onEtcd(t, lab.NewFleet(t, 2), 1)
+	own, there := c.Nodes[0], c.Nodes[1]
+	c.begin(there, nil)
+	c.joined(there)
+	alone(own)
+	c.ctl(own, "network", "add", "blue/web", "--subnet", "10.0.0.0/27", "--subnet", "fd00:1::/123") // whose blocks are of two addresses
+	all := []*lab.Container{own.Attach("first", webOn(own))}
+	for _, h := range c.Nodes {
+		for i := range many {
+			e := h.Container(fmt.Sprintf("%s-%d", h.Name, i))
+			e.Conf = webOn(h)
+			all = append(all, e)
+		}
+	}
+	come := func(list []*lab.Container) { // by and by, three at a time
+		var workers sync.WaitGroup
+		for i := range 3 {
+			workers.Go(func() {
+				for n := i; n < len(list); n += 3 {
+					e := list[n]
+					var last error
+					if !lab.Within(lab.Patience(), func() bool {
+						var a lab.Answer
+						if a, last = e.Exec(e.Call("ADD")); last == nil {
+							last = a.Failed()
+						}
+						if last == nil {
+							e.Learn(a.Stdout)
+						}
+						return last == nil
+					}) {
+						t.Errorf("%s does not come: %v", e.ID, last)
+					}
+				}
+			})
+		}
+		workers.Wait()
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+	come(all[1:4])
+	c.begin(own, nil)
+	come(all[4 : 1+many])
+	c.joined(own)
+	come(all[1+many:])
+	has := map[netip.Addr]string{}
+	for _, e := range all {
+		for _, a := range []netip.Addr{e.IP4, e.IP6} {
+			if who, twice := has[a]; twice {
+				t.Errorf("%s has %s, which is %s's", e.ID, a, who)
+			}
+			has[a] = e.ID
+		}
+	}
+	for _, e := range all {
+		if e.Host == own {
+			lab.Eventually(t, "the other node to reach "+e.ID, func() bool { return all[len(all)-1].Pings(e.IP4) })
+		}
+	}
 }

@@ -43,6 +43,7 @@ func (a *Agent) luggage(ctx context.Context) (luggage, error) {
 			if !member {
 				for _, read := range []func() error{
 					func() error { l.tenants, err = store.All[vnet.Tenant](tx, store.Tenants); return err },
+					func() error { l.networks, err = store.All[vnet.Network](tx, store.Networks); return err },
 					func() error { l.groups, err = store.All[vnet.Group](tx, store.Groups); return err },
 					func() error { l.chains, err = store.All[vnet.Chain](tx, store.Chains); return err },
 				} {
@@ -56,23 +57,8 @@ func (a *Agent) luggage(ctx context.Context) (luggage, error) {
 					}
 				}
 			}
-			all, err := store.All[vnet.Network](tx, store.Networks)
-			if err != nil {
-				return err
-			}
-			for _, net := range all {
-				blocks, err := ipam.Adopt(tx, net)
-				if err != nil {
-					return err
-				}
-				for _, b := range blocks {
-					l.blocks = append(l.blocks, held{net.Ref(), b})
-				}
-				if !member {
-					l.networks = append(l.networks, net)
-				}
-			}
-			return nil
+			l.blocks, err = adopts(tx)
+			return err
 		})
 	})
 	return l, err
@@ -178,18 +164,32 @@ func (a *Agent) mayBring(ctx context.Context, l luggage) error {
 }
 
 // settle claims the blocks of the addresses that are in use here, and makes the pools of this node's store those of blocks.
-func (a *Agent) settle(ctx context.Context, l luggage) error {
-	claimed := map[vnet.Ref][]netip.Prefix{}
-	for _, h := range l.blocks {
-		who, err := a.take(ctx, h)
-		if errors.Is(err, vnet.ErrNotFound) {
-			continue // the network has gone there: what is left of it here goes with its endpoints
-		}
-		if err != nil {
+// The node is a member already: what is in use is read once more, since no address of another block comes any more.
+func (a *Agent) settle(ctx context.Context) error {
+	var lacking []held
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.View(ctx, func(tx store.Tx) error {
+			var err error
+			lacking, err = adopts(tx)
 			return err
-		}
-		if who == a.Name {
+		})
+	})
+	if err != nil {
+		return err
+	}
+	claimed := map[vnet.Ref][]netip.Prefix{}
+	for _, h := range lacking {
+		who, err := a.take(ctx, h)
+		switch {
+		case errors.Is(err, vnet.ErrNotFound): // the network has gone there: what is left of it here goes with its endpoints
+		case err != nil:
+			return err
+		case who == a.Name:
 			claimed[h.ref] = append(claimed[h.ref], h.block)
+		default: // it has come here, and that one has claimed it, while this node joined
+			if err := a.lose(ctx, h, who); err != nil {
+				return err
+			}
 		}
 	}
 	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
@@ -209,4 +209,23 @@ func (a *Agent) settle(ctx context.Context, l luggage) error {
 			return nil
 		})
 	})
+}
+
+// adopts returns the blocks that addresses in use lie in and that the node does not hold.
+func adopts(tx store.Tx) ([]held, error) {
+	networks, err := store.All[vnet.Network](tx, store.Networks)
+	if err != nil {
+		return nil, err
+	}
+	var all []held
+	for _, net := range networks {
+		blocks, err := ipam.Adopt(tx, net)
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range blocks {
+			all = append(all, held{net.Ref(), b})
+		}
+	}
+	return all, nil
 }

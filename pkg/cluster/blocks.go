@@ -267,6 +267,16 @@ func (a *Agent) reclaim(ctx context.Context, h held) error {
 	if err != nil || who == a.Name {
 		return err
 	}
+	if err := a.lose(ctx, h, who); err != nil {
+		return err
+	}
+	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.Update(ctx, func(tx store.Tx) error { return store.DeleteBlock(tx, h.ref, h.block) })
+	})
+}
+
+// lose discards the endpoints with an address of a block that another node has: that one may have given it to its own.
+func (a *Agent) lose(ctx context.Context, h held, who vnet.NodeName) error {
 	a.log.Error("a block of addresses is another node's by now", "tenant", h.ref.Tenant, "network", h.ref.Network, "block", h.block, "holder", who)
 	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
 		losers, err := n.EndpointsIn(ctx, h.ref, h.block)
@@ -279,7 +289,7 @@ func (a *Agent) reclaim(ctx context.Context, h held) error {
 				return err
 			}
 		}
-		return n.Store.Update(ctx, func(tx store.Tx) error { return store.DeleteBlock(tx, h.ref, h.block) })
+		return nil
 	})
 }
 

@@ -51,6 +51,10 @@ func (a *Agent) tryJoin(ctx context.Context) error {
 	if err := a.describe(ctx); err != nil {
 		return err
 	}
+	members, err := a.members(ctx)
+	if err != nil {
+		return err
+	}
 	brings, err := a.luggage(ctx)
 	if err != nil {
 		return err
@@ -70,27 +74,25 @@ func (a *Agent) tryJoin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	members, err := a.members(ctx)
-	if err != nil {
-		return err
-	}
 	err = a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
-		err := n.Store.Update(ctx, func(tx store.Tx) error {
-			return errors.Join(store.JoinCluster(tx, a.Name), store.PutOverlay(tx, store.Overlay{Peer: a.me.record.Peer, Bridge: a.Bridge, Etcd: members}))
+		return n.Store.Update(ctx, func(tx store.Tx) error {
+			was, err := store.FindOverlay(tx)
+			if err != nil && !errors.Is(err, vnet.ErrNotFound) {
+				return err
+			}
+			is := store.Overlay{Peer: a.me.record.Peer, Bridge: a.Bridge, Etcd: members, LeastMTU: was.LeastMTU}
+			return errors.Join(store.JoinCluster(tx, a.Name), store.PutOverlay(tx, is))
 		})
-		if err != nil {
-			return err
-		}
-		return n.Tunnel(ctx)
 	})
 	if err != nil {
 		return err
 	}
-	if err := a.catchUp(ctx); err != nil {
-		return err
-	}
 	for _, step := range []func(context.Context) error{
-		func(ctx context.Context) error { return a.settle(ctx, brings) }, a.recoverBlocks, a.readPublished,
+		a.settle, // before others claim what is here
+		func(ctx context.Context) error {
+			return a.fresh(ctx, func(ctx context.Context, n *node.Node) error { return n.Tunnel(ctx) })
+		},
+		a.catchUp, a.recoverBlocks, a.readPublished,
 	} {
 		if err := step(ctx); err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,7 +121,8 @@ func (a *Agent) follow(ctx context.Context) bool {
 			errs = append(errs, a.withdraw(ctx, p.remote))
 		}
 	}
-	for id, r := range l.endpoints {
+	for _, id := range slices.Sorted(maps.Keys(l.endpoints)) { // in one order: errors are told once
+		r := l.endpoints[id]
 		if p, ok := before[id]; !ok || p.text != text(r) {
 			errs = append(errs, a.publish(ctx, r, l.networks[r.Ref()]))
 		}

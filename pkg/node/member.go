@@ -100,13 +100,22 @@ func (n *Node) Serving(ctx context.Context) ([]vnet.Instance, error) {
 	return all, err
 }
 
-// EndpointsIn returns the endpoints of the network that have an address in the prefix.
+// EndpointsIn returns the endpoints of the network that have an address in the prefix which nodes hand out: those of
+// reserved ranges are not theirs.
 func (n *Node) EndpointsIn(ctx context.Context, r vnet.Ref, p netip.Prefix) ([]vnet.EndpointID, error) {
 	var ids []vnet.EndpointID
 	err := n.Store.View(ctx, func(tx store.Tx) error {
+		ids = nil
+		net, err := store.Network(tx, r)
+		if err != nil {
+			return err
+		}
 		endpoints, err := store.All[vnet.Endpoint](tx, store.EndpointsOf(r))
 		for _, e := range endpoints {
-			if slices.ContainsFunc(e.Addrs, func(a netip.Prefix) bool { return p.Contains(a.Addr()) }) {
+			if slices.ContainsFunc(e.Addrs, func(a netip.Prefix) bool {
+				s, ok := net.SubnetOf(a.Addr())
+				return ok && p.Contains(a.Addr()) && s.Assignable(a.Addr()) == nil
+			}) {
 				ids = append(ids, e.ID)
 			}
 		}
