@@ -137,6 +137,7 @@ func (c OverlayChange) Empty() bool {
 func (n *Node) ChangeOverlay(ctx context.Context, c OverlayChange) error {
 	moved := map[vnet.NodeName]bool{} // to another address: all that lead there lead elsewhere now
 	led := false                      // chains have to know
+	narrowed := false                 // or widened: links have another MTU now
 	var own store.Overlay
 	err := n.Store.Update(ctx, func(tx store.Tx) error {
 		clear(moved)
@@ -147,7 +148,11 @@ func (n *Node) ChangeOverlay(ctx context.Context, c OverlayChange) error {
 		if led, err = c.concerns(tx, own.Bridge); err != nil {
 			return err
 		}
-		if err := c.record(tx, moved); err != nil || led {
+		if err := c.record(tx, moved); err != nil {
+			return err
+		}
+		now, err := store.FindOverlay(tx)
+		if narrowed = now.LeastMTU != own.LeastMTU; err != nil || led {
 			return err
 		}
 		led, err = c.concerns(tx, own.Bridge)
@@ -162,6 +167,9 @@ func (n *Node) ChangeOverlay(ctx context.Context, c OverlayChange) error {
 	}
 	if err == nil && (led || len(moved) > 0) {
 		err = on.SyncChains(ctx, own.Bridge)
+	}
+	if err == nil && narrowed {
+		_, _ = on.syncHost(ctx, own.Bridge, true) // the host's own link; what stands in the way there concerns no other node, and status tells
 	}
 	if absent(err) {
 		return nil // whoever brings the switch back writes all
