@@ -245,11 +245,7 @@ func TestJoiningBringsAlongWhatTheNodeHas(t *testing.T) {
 		return far.Exchange("tcp", netip.AddrPortFrom(server.IP4, 80), said) == nil && fw.saw(said) == [2]int{1, 1} && ids.saw(said) == [2]int{1, 1}
 	})
 	led()
-	for _, h := range c.Nodes {
-		if out := c.ctl(h, "sync", "--dry-run"); !strings.Contains(out, "agrees") {
-			t.Errorf("%s: %s", h.Name, out)
-		}
-	}
+	c.agree()
 
 	// Restarted, it is as it was.
 	terminates(t, c.daemons[own])
@@ -654,4 +650,97 @@ func TestAConfigurationDeclaresForTheCluster(t *testing.T) {
 	other.Conf = c.Nodes[2].Conf("blue", "db", db4)
 	other.Add()
 	lab.Eventually(t, "one of the other network", func() bool { return other.Pings(containers[0].IP4) })
+}
+
+// Containers of all nodes get what the narrowest underlay carries. What is longer is refused where it comes from.
+func TestTheNarrowestUnderlayCounts(t *testing.T) {
+	const underlay, header = 1400, 50
+	c := onEtcd(t, lab.NewFleet(t, 3), 1)
+	n2 := c.Nodes[1]
+	n2.Narrow(underlay)
+	for _, h := range c.Nodes {
+		c.begin(h, nil)
+	}
+	for _, h := range c.Nodes {
+		c.joined(h)
+	}
+	c.network(n2, "blue/web", "--subnet", web4, "--subnet", web6)
+	for _, h := range c.Nodes {
+		lab.Eventually(t, h.Name+" to know all nodes", func() bool { return strings.Contains(fmt.Sprint(h.Records()), `"leastMTU":1400`) || h == n2 })
+	}
+	var all []*lab.Container
+	for _, h := range c.Nodes {
+		e := h.Attach("on-"+h.Name, webOn(h))
+		e.Echo(80)
+		all = append(all, e)
+	}
+	c.reachEachOther(all...)
+	for _, e := range all {
+		if out := e.Sh("ip", "link", "show", "eth0"); !strings.Contains(out, fmt.Sprintf(" mtu %d ", underlay-header)) || e.Result.Interfaces[0].Mtu != underlay-header {
+			t.Errorf("%s has another MTU than %d: %+v\n%s", e.ID, underlay-header, e.Result.Interfaces, out)
+		}
+		for _, to := range all {
+			if to == e {
+				continue
+			}
+			e.Reaches(to.IP4, "-Mdo", fmt.Sprintf("-s%d", underlay-header-28))
+			e.Reaches(to.IP6, "-Mdo", fmt.Sprintf("-s%d", underlay-header-48))
+			for _, a := range []netip.Addr{to.IP4, to.IP6} {
+				if out, err := lab.RunIn(t, e.Path, "ping", "-n", "-c1", "-Mdo", "-s1372", a.String()); err == nil || !strings.Contains(out, "message too long") {
+					t.Errorf("%s to %s: a ping of 1400 bytes: %s", e.ID, a, out)
+				}
+				e.Reaches(a, "-Mdont", "-s3000")
+			}
+			conn, err := e.Connect("tcp", netip.AddrPortFrom(to.IP4, 80))
+			lab.Must(t, err)
+			lab.Must(t, lab.Say(conn, strings.Repeat("tenet", 60_000)))
+			conn.Close()
+		}
+	}
+	if out, err := c.Nodes[0].Tenetctl("network", "add", "blue/wide", "--subnet", "10.9.0.0/24", "--mtu", "1450"); err == nil || !strings.Contains(out, "1350") {
+		t.Errorf("a network with a larger MTU is made: %s", out)
+	}
+}
+
+// A node with a narrower underlay may come later: containers get what it carries from then on, and those that have more
+// agree with them on TCP segments that fit.
+func TestANarrowerUnderlayComesLater(t *testing.T) {
+	c := onEtcd(t, lab.NewFleet(t, 2), 1)
+	n1, n2 := c.Nodes[0], c.Nodes[1]
+	c.begin(n1, nil)
+	c.joined(n1)
+	c.ctl(n1, "network", "add", "blue/web", "--subnet", web4, "--subnet", web6)
+	old := n1.Attach("old", webOn(n1))
+	n2.Narrow(1400)
+	c.begin(n2, nil)
+	c.joined(n2)
+	late := n2.Attach("late", webOn(n2))
+	fresh := n1.Attach("fresh", webOn(n1))
+	for e, want := range map[*lab.Container]int{old: 1450, late: 1350, fresh: 1350} {
+		if mtu := e.Result.Interfaces[0].Mtu; mtu != want {
+			t.Errorf("%s has an MTU of %d, want %d", e.ID, mtu, want)
+		}
+		e.Echo(80)
+	}
+	c.reachEachOther(old, late, fresh)
+	for _, way := range [][2]*lab.Container{{old, late}, {late, old}} {
+		for _, a := range []netip.Addr{way[1].IP4, way[1].IP6} {
+			conn, err := way[0].Connect("tcp", netip.AddrPortFrom(a, 80))
+			lab.Must(t, err)
+			lab.Must(t, lab.Say(conn, strings.Repeat("tenet", 60_000)))
+			conn.Close()
+		}
+	}
+	c.agree()
+}
+
+// agree waits until each node's switch agrees with its store.
+func (c *cluster) agree() {
+	c.t.Helper()
+	for _, h := range c.Nodes {
+		out := ""
+		if !lab.Within(lab.Patience()/4, func() bool { out = c.ctl(h, "sync", "--dry-run"); return strings.Contains(out, "agrees") }) {
+			c.t.Errorf("%s: %s", h.Name, out)
+		}
+	}
 }

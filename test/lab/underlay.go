@@ -41,6 +41,15 @@ func (h *Host) Readdress(a netip.Addr) {
 	*old = a
 }
 
+// Narrow gives the node's NIC a smaller MTU than the fabric has: nothing longer leaves by it, nor comes in.
+func (h *Host) Narrow(mtu int) {
+	h.tb.Helper()
+	ip(h.tb, h.NetNS, fmt.Sprintf("link set %s mtu %d", nic, mtu))
+	if h.Underlay() == phy {
+		h.Sh("ovs-vsctl", "set", "interface", phy, fmt.Sprintf("mtu_request=%d", mtu))
+	}
+}
+
 // wire lays the cable between the node and the fabric.
 func (h *Host) wire() {
 	h.tb.Helper()
