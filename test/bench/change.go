@@ -174,13 +174,20 @@ func (s *site) watchDisk() func() ([]float64, error) {
 	}
 }
 
-// seconds are the p99 of each second's changes: what else the machine does comes in bursts.
-func (c changes) seconds() []float64 {
-	var each []float64
-	for some := range slices.Chunk(c.Took, changesPerSecond) {
-		each = append(each, quantile(some, 0.99))
+// calm are the changes of the seconds in which this program, which sleeps until each is due, was hardly ever late itself:
+// then the machine had time for tenetd, too. The first is how many seconds those are.
+func (c changes) calm() (int, []float64) {
+	const hardly = 5.0 // ms, 99 of 100
+	seconds, took := 0, []float64{}
+	if c.Unseen > 0 { // Took and Late do not go together
+		return 0, took
 	}
-	return each
+	for from := 0; from+changesPerSecond <= len(c.Took); from += changesPerSecond {
+		if to := from + changesPerSecond; quantile(c.Late[from:to], 0.99) < hardly {
+			seconds, took = seconds+1, append(took, c.Took[from:to]...)
+		}
+	}
+	return seconds, took
 }
 
 // turns lets one endpoint come and another go in turn, each after a second or so.

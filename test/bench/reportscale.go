@@ -69,11 +69,12 @@ func quantities() []quantity {
 	disk := func(s *scaled) []float64 { return s.Changes.Disk }
 	return append(list,
 		of(fmt.Sprintf("change to flow at %d/s, p50", changesPerSecond), 0.5, took), of("… p99", 0.99, took), of("… most", 1, took),
-		of("… p99 of each second", 0.5, func(s *scaled) []float64 { return s.Changes.seconds() }),
 		of("… of it until etcd has it, p50", 0.5, puts), of("… p99", 0.99, puts),
 		of("… of it that the flow is seen late, p99", 0.99, func(s *scaled) []float64 { return s.Changes.Seen }),
 		of("what a write to the store waits for the disk, p50", 0.5, disk), of("… p99", 0.99, disk),
 		of("how late a change begins, p99", 0.99, func(s *scaled) []float64 { return s.Changes.Late }),
+		plain("seconds in which the machine had time", "%.0f", func(s *scaled) float64 { n, _ := s.Changes.calm(); return float64(n) }),
+		of("… change to flow in them, p99", 0.99, func(s *scaled) []float64 { _, took := s.Changes.calm(); return took }),
 		plain("CPUs of tenetd meanwhile", "%.2f", func(s *scaled) float64 { return s.Changes.CPU }),
 		plain("CPUs of ovs-vswitchd", "%.2f", func(s *scaled) float64 { return s.Changes.SwitchCPU }),
 		quantity{name: "ADD", format: "%.1f", of: func(s *scaled) []float64 { return walls(s.Add) }, paired: true},
