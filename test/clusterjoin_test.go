@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/tenet-cni/tenet/pkg/etcd/etcdtest"
@@ -743,4 +745,67 @@ func (c *cluster) agree() {
 			c.t.Errorf("%s: %s", h.Name, out)
 		}
 	}
+}
+
+// Each node says how it wants to be sent to, and addresses of nodes may be of either family: all reach each other.
+func TestEncapsulations(t *testing.T) {
+	for family, vtep := range map[string]func(*lab.Host) netip.Addr{"IPv4": (*lab.Host).VTEP, "IPv6": (*lab.Host).VTEP6} {
+		t.Run(family, func(t *testing.T) {
+			c := onEtcd(t, lab.NewFleet(t, 3), 1)
+			wants := map[*lab.Host]string{c.Nodes[0]: "vxlan", c.Nodes[1]: "geneve", c.Nodes[2]: "vxlan"}
+			ports := map[string]uint16{"vxlan": 4789, "geneve": 6081}
+			for _, h := range c.Nodes {
+				c.begin(h, map[string]any{"vtep": vtep(h), "encapsulation": wants[h]})
+			}
+			for _, h := range c.Nodes {
+				c.joined(h)
+			}
+			c.network(c.Nodes[0], "blue/web", "--subnet", web4, "--subnet", web6, "--multicast")
+			var all []*lab.Container
+			wires := map[*lab.Host]*lab.Capture{}
+			for _, h := range c.Nodes {
+				e := h.Attach("on-"+h.Name, webOn(h))
+				e.Echo(80)
+				all = append(all, e)
+				wires[h] = h.Wire().Capture()
+			}
+			header := map[string]int{"IPv4": 50, "IPv6": 70}[family]
+			c.reachEachOther(all...)
+			for _, from := range all {
+				for _, to := range all {
+					if from == to {
+						continue
+					}
+					from.Reaches(to.IP4, "-Mdo", fmt.Sprintf("-s%d", 1500-header-28))
+					from.Reaches(to.IP6, "-Mdo", fmt.Sprintf("-s%d", 1500-header-48))
+					for _, a := range []netip.Addr{to.IP4, to.IP6} {
+						said := token("said")
+						lab.Must(t, from.Exchange("udp", netip.AddrPortFrom(a, 80), said))
+						wires[to.Host].Await(said)
+						frames := wires[to.Host].Frames(lab.With(said))
+						if len(frames) != 1 || tunnelled(frames[0]) != ports[wants[to.Host]] {
+							t.Errorf("%s to %s: %d frames come in by the wire, want one to UDP port %d: %x", from.ID, to.ID, len(frames), ports[wants[to.Host]], frames)
+						}
+						lab.Must(t, from.Exchange("tcp", netip.AddrPortFrom(a, 80), strings.Repeat(said, 10_000)))
+					}
+				}
+			}
+			hears := []*lab.Capture{all[1].Capture(), all[2].Capture()}
+			said := token("to all")
+			all[0].Send(lab.UDP4(lab.Eth(all[0].MAC, lab.Broadcast, layers.EthernetTypeIPv4), lab.IP4(all[0].IP4, netip.MustParseAddr("255.255.255.255")), said))
+			for _, k := range hears {
+				k.Await(said)
+			}
+			c.agree()
+		})
+	}
+}
+
+// tunnelled is the UDP port that a frame on the underlay goes to, 0 if it is none of UDP.
+func tunnelled(frame []byte) uint16 {
+	p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.NoCopy)
+	if u, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP); ok {
+		return uint16(u.DstPort)
+	}
+	return 0
 }

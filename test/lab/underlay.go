@@ -41,6 +41,12 @@ func (h *Host) Readdress(a netip.Addr) {
 	*old = a
 }
 
+// Wire is the node with its NIC, to capture what comes in there: also what is in tunnels.
+func (h *Host) Wire() *Container {
+	h.tb.Helper()
+	return h.On(nic)
+}
+
 // Narrow gives the node's NIC a smaller MTU than the fabric has: nothing longer leaves by it, nor comes in.
 func (h *Host) Narrow(mtu int) {
 	h.tb.Helper()
