@@ -3,6 +3,7 @@ package test
 import (
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ type live struct {
 	t       *testing.T
 	streams [2]*lab.Stream
 	conn    net.Conn
+	said    atomic.Uint64 // how often something was said and answered
 	stop    chan struct{}
 	ended   chan error // of the connection; nil if it lived
 }
@@ -32,12 +34,13 @@ func begin(t *testing.T, a, b *lab.Container) *live {
 }
 
 func (l *live) talk() {
-	const pause = 10 * time.Millisecond
+	const pause, patience = 10 * time.Millisecond, 40 * time.Second // TCP tries again after 12 s, and after 25 s
 	for {
-		if err := lab.SayWithin(l.conn, "still there?", lab.Patience()); err != nil {
+		if err := lab.SayWithin(l.conn, "still there?", patience); err != nil {
 			l.ended <- err
 			return
 		}
+		l.said.Add(1)
 		select {
 		case <-l.stop:
 			l.ended <- nil
@@ -47,12 +50,14 @@ func (l *live) talk() {
 	}
 }
 
-// flows waits until what is sent from now on arrives, both ways.
+// flows waits until what is sent from now on arrives, both ways, and the connection is answered.
 func (l *live) flows() {
 	l.t.Helper()
 	for _, s := range l.streams {
 		s.Flows()
 	}
+	said := l.said.Load()
+	lab.Eventually(l.t, "the connection to be answered", func() bool { return l.said.Load() > said || len(l.ended) > 0 })
 }
 
 // stalls waits until nothing arrives any more, either way.
