@@ -217,25 +217,29 @@ func remove(ctx context.Context, s Authority, name vnet.NodeName, conditions ...
 	own := prefix + holdings + string(name) + "/"
 	for {
 		const some = 40
-		got, err := c.Get(ctx, own, clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(some))
+		// Downwards: no block is free while an endpoint is told of that has an address of it.
+		got, err := c.Get(ctx, own, clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(some), clientv3.WithSort(clientv3.SortByKey, clientv3.SortDescend))
 		if err != nil {
 			return false, s.Error(err)
 		}
+		// What another has removed meanwhile may be a third node's by now.
+		same := slices.Clone(conditions)
 		var ops []clientv3.Op
 		for _, kv := range got.Kvs {
+			same = append(same, clientv3.Compare(clientv3.ModRevision(string(kv.Key)), "=", kv.ModRevision))
 			ops = append(ops, clientv3.OpDelete(string(kv.Key)), clientv3.OpDelete(prefix+heldKey(name, strings.TrimPrefix(string(kv.Key), own))))
 		}
 		if len(ops) == 0 {
 			ops = []clientv3.Op{clientv3.OpDelete(prefix + nodeKey(name)), clientv3.OpDelete(prefix + offKey(name)), clientv3.OpDelete(prefix + graceKey(name)), clientv3.OpDelete(prefix + drainKey(name)), clientv3.OpDelete(prefix + useKey(name))}
 		}
-		done, err := c.Txn(ctx).If(conditions...).Then(ops...).Commit()
+		done, err := c.Txn(ctx).If(same...).Then(ops...).Else(clientv3.OpTxn(conditions, nil, nil)).Commit()
 		if err != nil {
 			return false, s.Error(err)
 		}
-		if !done.Succeeded {
+		switch {
+		case !done.Succeeded && !done.Responses[0].GetResponseTxn().Succeeded:
 			return false, nil
-		}
-		if len(got.Kvs) == 0 {
+		case done.Succeeded && len(got.Kvs) == 0:
 			return true, s.Update(ctx, planAll)
 		}
 	}
