@@ -47,7 +47,8 @@ type Agent struct {
 	life       context.Context //nolint:containedctx // of Run: what a request begins goes on behind it
 	background sync.WaitGroup
 
-	order sync.Mutex // of changes to the records of other nodes, which are made one after the other
+	order  sync.Mutex // of changes to the records of other nodes, which are made one after the other
+	blocks sync.Mutex // whose block one is changes in etcd and in the node's store before that of another does. Taken before mu
 
 	mu        sync.Mutex
 	joined    bool
@@ -56,7 +57,6 @@ type Agent struct {
 	heardAt   time.Time        // when etcd was last known to answer; at first, when this began
 	pending   time.Time        // since when something from etcd is being taken over; zero: nothing is
 	leaving   bool             // the cluster: an operator asked for it
-	left      bool             // what it gave back already was for that
 	parted    bool             // it has left, and takes no lease again
 	refused   error            // why the cluster does not want this node
 	nodes     map[vnet.NodeName]Record
@@ -220,22 +220,19 @@ func (a *Agent) house(ctx context.Context, stop context.CancelCauseFunc) {
 		return
 	}
 	a.mu.Lock()
-	leaving, left := a.leaving, a.left
-	a.left = leaving
+	leaving := a.leaving
 	a.mu.Unlock()
-	switch {
-	case leaving:
-		out, err := a.stepOut(ctx)
-		if a.failed(ctx, "leave the cluster", err) || !out {
-			return
-		}
-		if !a.failed(ctx, "leave the cluster", a.part(ctx)) {
-			stop(errLeft)
-		}
-	case left: // it stays after all
-		a.failed(ctx, "stay in the cluster", a.stayed(ctx))
-	default:
+	if !leaving {
+		a.failed(ctx, "leave the cluster", nil) // it may stay after all
 		a.failed(ctx, "give blocks back", a.returnIdle(ctx))
+		return
+	}
+	out, err := a.stepOut(ctx)
+	if a.failed(ctx, "leave the cluster", err) || !out {
+		return
+	}
+	if !a.failed(ctx, "leave the cluster", a.part(ctx)) {
+		stop(errLeft)
 	}
 }
 

@@ -34,6 +34,8 @@ func holderText(n vnet.NodeName) string {
 // claim makes the block this node's, and has its store hand out addresses of it, unless somebody else has it: then it
 // says who.
 func (a *Agent) claim(ctx context.Context, h held) (vnet.NodeName, error) {
+	a.blocks.Lock()
+	defer a.blocks.Unlock()
 	who, err := a.take(ctx, h)
 	if err != nil || who != a.Name {
 		return who, err
@@ -209,6 +211,19 @@ func scarce(tx store.Tx, net vnet.Network) ([]netip.Prefix, error) {
 
 // recoverBlocks makes the node's store and etcd agree on the blocks that are this node's, whatever was cut short.
 func (a *Agent) recoverBlocks(ctx context.Context) error {
+	here := map[held]store.Block{}
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.View(ctx, func(tx store.Tx) error {
+			return store.EachBlock(tx, func(r vnet.Ref, b store.Block) error {
+				here[held{r, b.Prefix}] = b
+				return nil
+			})
+		})
+	})
+	if err != nil {
+		return err
+	}
+	// After the store: what is claimed meanwhile is not taken for lost.
 	prefix := a.etcd.Prefix() + heldBlocks(a.Name)
 	got, err := a.etcd.Client().Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
 	if err != nil {
@@ -220,18 +235,6 @@ func (a *Agent) recoverBlocks(ctx context.Context) error {
 			there[held{ref, block}] = true
 		}
 	}
-	here := map[held]store.Block{}
-	err = a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
-		return n.Store.View(ctx, func(tx store.Tx) error {
-			return store.EachBlock(tx, func(r vnet.Ref, b store.Block) error {
-				here[held{r, b.Prefix}] = b
-				return nil
-			})
-		})
-	})
-	if err != nil {
-		return err
-	}
 	var errs []error
 	for h := range there {
 		if _, ok := here[h]; !ok { // the node's store was cut off, or is an older one
@@ -241,10 +244,12 @@ func (a *Agent) recoverBlocks(ctx context.Context) error {
 	}
 	for h, b := range here {
 		switch {
+		case b.State == store.Held && !there[h]:
+			errs = append(errs, a.reclaim(ctx, h))
+		case b.State == store.Returning && !there[h]:
+			errs = append(errs, a.drop(ctx, h))
 		case b.State == store.Returning:
 			errs = append(errs, a.giveBack(ctx, h))
-		case !there[h]:
-			errs = append(errs, a.reclaim(ctx, h))
 		}
 	}
 	return errors.Join(errs...)
@@ -267,18 +272,30 @@ func (a *Agent) reclaim(ctx context.Context, h held) error {
 	if err != nil || who == a.Name {
 		return err
 	}
-	if err := a.lose(ctx, h, who); err != nil {
-		return err
-	}
-	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
-		return n.Store.Update(ctx, func(tx store.Tx) error { return store.DeleteBlock(tx, h.ref, h.block) })
-	})
+	return a.lose(ctx, h, who)
 }
 
-// lose discards the endpoints with an address of a block that another node has: that one may have given it to its own.
+// lose gives up a block that another node has: that one may have given its addresses to its own endpoints.
 func (a *Agent) lose(ctx context.Context, h held, who vnet.NodeName) error {
 	a.log.Error("a block of addresses is another node's by now", "tenant", h.ref.Tenant, "network", h.ref.Network, "block", h.block, "holder", who)
-	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error { // first, that nobody gets an address of it any more
+		return n.Store.Update(ctx, func(tx store.Tx) error {
+			if state, err := blockState(tx, h); err != nil || state == "" {
+				return err
+			}
+			return store.PutBlock(tx, h.ref, store.Block{Prefix: h.block, State: store.Returning})
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return a.drop(ctx, h)
+}
+
+// drop ends what the node has of a block that is marked, if it has it at all, and that is not its own in etcd: it was given
+// back, or lost. Of a lost one there may be endpoints.
+func (a *Agent) drop(ctx context.Context, h held) error {
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
 		losers, err := n.EndpointsIn(ctx, h.ref, h.block)
 		if err != nil {
 			return err
@@ -291,13 +308,53 @@ func (a *Agent) lose(ctx context.Context, h held, who vnet.NodeName) error {
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	a.blocks.Lock()
+	defer a.blocks.Unlock()
+	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.Update(ctx, func(tx store.Tx) error {
+			if state, err := blockState(tx, h); err != nil || state != store.Returning {
+				return err // it was claimed meanwhile
+			}
+			return store.DeleteBlock(tx, h.ref, h.block)
+		})
+	})
 }
 
-// giveBack gives a block back that is marked.
+// blockState returns what the node's store says of a block, "" if it does not have it.
+func blockState(tx store.Tx, h held) (store.BlockState, error) {
+	b, err := store.Load[store.Block](tx, store.BlockKey(h.ref, h.block))
+	return b.State, ignoreNotFound(err)
+}
+
+// giveBack gives a block back that is marked, unless somebody has an address of it, or it was claimed once more meanwhile.
 func (a *Agent) giveBack(ctx context.Context, h held) error {
+	a.blocks.Lock()
+	defer a.blocks.Unlock()
+	due := false
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.View(ctx, func(tx store.Tx) error {
+			state, err := blockState(tx, h)
+			if err != nil || state != store.Returning {
+				return err
+			}
+			used := 0
+			net, err := store.Network(tx, h.ref)
+			if err == nil {
+				used, err = ipam.InUse(tx, net, h.block)
+			}
+			due = used == 0
+			return ignoreNotFound(err)
+		})
+	})
+	if err != nil || !due {
+		return err
+	}
 	prefix := a.etcd.Prefix()
 	key := prefix + blockKey(h.ref, h.block)
-	_, err := a.etcd.Client().Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(prefix+heldBlockKey(a.Name, h.ref, h.block)), ">", 0)).Then(
+	_, err = a.etcd.Client().Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(prefix+heldBlockKey(a.Name, h.ref, h.block)), ">", 0)).Then(
 		clientv3.OpDelete(key), clientv3.OpDelete(prefix+heldBlockKey(a.Name, h.ref, h.block)),
 	).Commit()
 	if err != nil {
@@ -310,11 +367,13 @@ func (a *Agent) giveBack(ctx context.Context, h held) error {
 }
 
 // returnIdle gives back the blocks that nobody has had an address of for some time, but for those that are kept ahead of need.
+// One that is marked is on its way back, and may have left etcd already, or was kept back by a node that was to leave: if
+// somebody has an address of it, it is claimed once more.
 func (a *Agent) returnIdle(ctx context.Context) error {
-	var due []held
+	var due, wanted []held
 	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
 		return n.Store.Update(ctx, func(tx store.Tx) error {
-			due = nil
+			due, wanted = nil, nil
 			empty := map[held]bool{}
 			err := store.EachBlock(tx, func(r vnet.Ref, b store.Block) error {
 				net, err := store.Network(tx, r)
@@ -322,8 +381,14 @@ func (a *Agent) returnIdle(ctx context.Context) error {
 					return ignoreNotFound(err)
 				}
 				used, err := ipam.InUse(tx, net, b.Prefix)
-				if used == 0 && err == nil {
-					empty[held{r, b.Prefix}] = true
+				switch h := (held{r, b.Prefix}); {
+				case err != nil:
+				case b.State == store.Returning && used > 0:
+					wanted = append(wanted, h)
+				case b.State == store.Returning:
+					due = append(due, h)
+				case used == 0:
+					empty[h] = true
 				}
 				return err
 			})
@@ -344,6 +409,11 @@ func (a *Agent) returnIdle(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	for _, h := range wanted {
+		if err := a.reclaim(ctx, h); err != nil {
+			return err
+		}
 	}
 	for _, h := range due {
 		if err := a.giveBack(ctx, h); err != nil {

@@ -85,22 +85,3 @@ func (a *Agent) part(ctx context.Context) error {
 	a.log.Info("left the cluster", "node", a.Name)
 	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error { return n.Part(ctx) })
 }
-
-// stayed hands out addresses of the blocks again that were kept back.
-func (a *Agent) stayed(ctx context.Context) error {
-	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
-		return n.Store.Update(ctx, func(tx store.Tx) error {
-			var all []held
-			err := store.EachBlock(tx, func(r vnet.Ref, b store.Block) error {
-				if b.State == store.Returning {
-					all = append(all, held{r, b.Prefix})
-				}
-				return nil
-			})
-			for _, h := range all {
-				err = errors.Join(err, store.PutBlock(tx, h.ref, store.Block{Prefix: h.block, State: store.Held}))
-			}
-			return err
-		})
-	})
-}
