@@ -47,8 +47,9 @@ type Agent struct {
 	life       context.Context //nolint:containedctx // of Run: what a request begins goes on behind it
 	background sync.WaitGroup
 
-	order  sync.Mutex // of changes to the records of other nodes, which are made one after the other
-	blocks sync.Mutex // whose block one is changes in etcd and in the node's store before that of another does. Taken before mu
+	order  sync.Mutex   // of changes to the records of other nodes, which are made one after the other
+	blocks sync.Mutex   // whose block one is changes in etcd and in the node's store before that of another does. Taken before mu
+	tells  sync.RWMutex // locked while etcd is asked what it has of this node's endpoints, which nobody tells it of meanwhile
 
 	mu        sync.Mutex
 	joined    bool
@@ -75,6 +76,7 @@ type Agent struct {
 
 	kicked chan struct{} // what the cluster is told of may have changed
 	lost   chan struct{} // etcd does not answer
+	unsure chan struct{} // a lease was given up
 }
 
 // New returns the agent of a node that is configured to be one of a cluster. Nothing is dialled yet.
@@ -88,6 +90,7 @@ func New(c node.Config, o Options, release func(context.Context, vnet.Endpoint) 
 		nodes: map[vnet.NodeName]Record{}, alive: map[vnet.NodeName]bool{}, off: map[vnet.NodeName]bool{}, graced: map[vnet.NodeName]bool{},
 		tenants: map[vnet.TenantName]*tenant{}, published: map[vnet.EndpointID]published{}, conflicts: map[vnet.EndpointID]string{},
 		failures: map[string]string{}, idle: map[held]time.Time{}, heardAt: time.Now(), moved: make(chan struct{}), kicked: make(chan struct{}, 1), lost: make(chan struct{}, 1),
+		unsure: make(chan struct{}, 1),
 	}, nil
 }
 

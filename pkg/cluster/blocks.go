@@ -49,31 +49,23 @@ func (a *Agent) claim(ctx context.Context, h held) (vnet.NodeName, error) {
 
 // take is claim up to etcd's record.
 func (a *Agent) take(ctx context.Context, h held) (vnet.NodeName, error) {
-	mine, err := a.mine()
-	if err != nil {
-		return "", err
-	}
 	prefix := a.etcd.Prefix()
 	key := prefix + blockKey(h.ref, h.block)
-	put, err := a.etcd.Client().Txn(ctx).If(
-		mine, clientv3.Compare(clientv3.CreateRevision(key), "=", 0),
+	put, err := a.change(ctx, []clientv3.Cmp{
+		clientv3.Compare(clientv3.CreateRevision(key), "=", 0),
 		clientv3.Compare(clientv3.CreateRevision(prefix+networkKey(h.ref)), ">", 0),
-	).Then(
+	}, []clientv3.Op{
 		clientv3.OpPut(key, holderText(a.Name)), clientv3.OpPut(prefix+heldBlockKey(a.Name, h.ref, h.block), ""),
-	).Else(clientv3.OpGet(key), clientv3.OpGet(prefix+networkKey(h.ref))).Commit()
+	}, clientv3.OpGet(key), clientv3.OpGet(prefix+networkKey(h.ref)))
 	if err != nil {
-		return "", a.told(ctx, err)
+		return "", err
 	}
 	if !put.Succeeded {
 		if len(put.Responses[1].GetResponseRange().Kvs) == 0 {
 			return "", vnet.NotFoundf("network %s does not exist in the cluster", h.ref)
 		}
-		kvs := put.Responses[0].GetResponseRange().Kvs
-		if len(kvs) == 0 {
-			return "", vnet.OfKind(vnet.ErrUnavailable, errors.New("the node's lease was lost meanwhile"))
-		}
 		var other holder
-		if err := store.DecodeShared(blockKey(h.ref, h.block), kvs[0].Value, &other); err != nil {
+		if err := store.DecodeShared(blockKey(h.ref, h.block), put.Responses[0].GetResponseRange().Kvs[0].Value, &other); err != nil {
 			return "", err
 		}
 		if other.Node != a.Name {
@@ -353,12 +345,11 @@ func (a *Agent) giveBack(ctx context.Context, h held) error {
 		return err
 	}
 	prefix := a.etcd.Prefix()
-	key := prefix + blockKey(h.ref, h.block)
-	_, err = a.etcd.Client().Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(prefix+heldBlockKey(a.Name, h.ref, h.block)), ">", 0)).Then(
-		clientv3.OpDelete(key), clientv3.OpDelete(prefix+heldBlockKey(a.Name, h.ref, h.block)),
-	).Commit()
+	own := prefix + heldBlockKey(a.Name, h.ref, h.block)
+	_, err = a.change(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(own), ">", 0)}, // else it has gone already
+		[]clientv3.Op{clientv3.OpDelete(prefix + blockKey(h.ref, h.block)), clientv3.OpDelete(own)})
 	if err != nil {
-		return a.told(ctx, err)
+		return err
 	}
 	a.log.Info("gave a block of addresses back", "tenant", h.ref.Tenant, "network", h.ref.Network, "block", h.block)
 	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {

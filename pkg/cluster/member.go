@@ -16,6 +16,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/tenet-cni/tenet/pkg/etcd"
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/uplink"
@@ -245,20 +246,17 @@ func (a *Agent) keep(ctx context.Context) {
 		lease := a.lease
 		a.mu.Unlock()
 		if lease != 0 {
-			if answers, err := a.etcd.Client().KeepAlive(ctx, lease); err == nil {
-				for range answers { // until it is lost
-					a.heard()
-				}
-			}
+			a.keepOne(ctx, lease)
 		}
 		a.mu.Lock()
+		lost := lease != 0 && a.lease == lease
 		a.lease = 0
 		parted := a.parted
 		a.mu.Unlock()
 		if parted || ctx.Err() != nil {
 			return
 		}
-		if lease != 0 {
+		if lost {
 			a.log.Warn("the node's lease was lost")
 		}
 		if err := a.again(ctx); err != nil && ctx.Err() == nil {
@@ -268,7 +266,30 @@ func (a *Agent) keep(ctx context.Context) {
 	}
 }
 
-// again enters once more after the lease was lost.
+// keepOne keeps a lease until it is lost or given up.
+func (a *Agent) keepOne(ctx context.Context, lease clientv3.LeaseID) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answers, err := a.etcd.Client().KeepAlive(ctx, lease)
+	for err == nil {
+		select {
+		case _, ok := <-answers:
+			if !ok {
+				return
+			}
+			a.heard()
+		case <-a.unsure:
+			a.mu.Lock()
+			kept := a.lease == lease // else that was about one before
+			a.mu.Unlock()
+			if !kept {
+				return
+			}
+		}
+	}
+}
+
+// again enters once more after the lease was lost or given up.
 func (a *Agent) again(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -282,19 +303,65 @@ func (a *Agent) again(ctx context.Context) error {
 	}
 	a.mu.Lock()
 	a.refused = nil
+	lease := a.lease
 	a.mu.Unlock()
 	a.log.Info("the node has a lease again")
-	return errors.Join(a.recoverBlocks(ctx), a.readPublished(ctx))
+	err := errors.Join(a.recoverBlocks(ctx), a.readPublished(ctx))
+	if err != nil {
+		a.giveUp(lease) // so that it is done once more
+	}
+	a.Kick()
+	return err
 }
 
-// mine is what has to be true for this node to change what is its own: that its present lease is this one.
-func (a *Agent) mine() (clientv3.Cmp, error) {
+// change changes in etcd what is this node's own, if the conditions hold; else it does what or says. Under another lease than
+// the node's present one nothing is changed: errLeaseLost.
+//
+// When an answer is lost the change may have been made, or may yet be. So the lease is given up then: under the next one none
+// of those before is made any more, and what etcd has then is what has become of them.
+func (a *Agent) change(ctx context.Context, conditions []clientv3.Cmp, then []clientv3.Op, or ...clientv3.Op) (*clientv3.TxnResponse, error) {
+	a.mu.Lock()
+	lease := a.lease
+	a.mu.Unlock()
+	if lease == 0 {
+		return nil, vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, errors.New("the node has no lease from etcd now")), "see tenetctl status")
+	}
+	// The answer is waited for, also if who has asked for the change has gone.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	defer context.AfterFunc(a.life, cancel)() //nolint:contextcheck // it ends with tenetd
+	present := a.etcd.Prefix() + aliveKey(a.Name)
+	conditions = append(conditions, clientv3.Compare(clientv3.LeaseValue(present), "=", lease))
+	done, err := a.etcd.Client().Txn(ctx).If(conditions...).Then(then...).Else(append(or, clientv3.OpGet(present))...).Commit()
+	if err != nil {
+		if etcd.Unsure(err) {
+			a.giveUp(lease)
+		}
+		return nil, a.told(ctx, err)
+	}
+	if !done.Succeeded {
+		kvs := done.Responses[len(or)].GetResponseRange().Kvs
+		if len(kvs) == 0 || kvs[0].Lease != int64(lease) {
+			return nil, errLeaseLost
+		}
+	}
+	return done, nil
+}
+
+var errLeaseLost = vnet.OfKind(vnet.ErrUnavailable, errors.New("the node's lease was lost meanwhile"))
+
+// giveUp has keep take another lease, if the node's still is this one.
+func (a *Agent) giveUp(lease clientv3.LeaseID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.lease == 0 {
-		return clientv3.Cmp{}, vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, errors.New("the node has no lease from etcd now")), "see tenetctl status")
+	if a.lease != lease {
+		return
 	}
-	return clientv3.Compare(clientv3.LeaseValue(a.etcd.Prefix()+aliveKey(a.Name)), "=", a.lease), nil
+	a.lease = 0
+	select {
+	case a.unsure <- struct{}{}:
+	default:
+	}
 }
 
 // peerOf reads another node's record, of whatever version.

@@ -25,6 +25,8 @@ type published struct {
 
 // readPublished finds out which endpoints of this node etcd has.
 func (a *Agent) readPublished(ctx context.Context) error {
+	a.tells.Lock()
+	defer a.tells.Unlock()
 	prefix := a.etcd.Prefix() + heldEndpoints(a.Name)
 	got, err := a.etcd.Client().Get(ctx, prefix, clientv3.WithPrefix())
 	if err != nil {
@@ -144,12 +146,10 @@ func text(r vnet.Remote) string {
 
 // publish tells the other nodes of an endpoint: if its network stands, and the blocks of its addresses are this node's.
 func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) error {
-	mine, err := a.mine()
-	if err != nil {
-		return err
-	}
+	a.tells.RLock()
+	defer a.tells.RUnlock()
 	prefix := a.etcd.Prefix()
-	conditions := []clientv3.Cmp{mine, clientv3.Compare(clientv3.CreateRevision(prefix+networkKey(r.Ref())), ">", 0)}
+	conditions := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(prefix+networkKey(r.Ref())), ">", 0)}
 	for _, p := range r.Addrs {
 		s, ok := net.SubnetOf(p.Addr())
 		if !ok {
@@ -162,11 +162,11 @@ func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) er
 		conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(key), ">", 0))
 	}
 	what := text(r)
-	put, err := a.etcd.Client().Txn(ctx).If(conditions...).Then(
+	put, err := a.change(ctx, conditions, []clientv3.Op{
 		clientv3.OpPut(prefix+endpointKey(r), what), clientv3.OpPut(prefix+heldEndpointKey(r), what),
-	).Commit()
+	})
 	if err != nil {
-		return a.told(ctx, err)
+		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -184,10 +184,12 @@ func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) er
 
 // withdraw tells the other nodes that the endpoint has gone.
 func (a *Agent) withdraw(ctx context.Context, r vnet.Remote) error {
+	a.tells.RLock()
+	defer a.tells.RUnlock()
 	prefix := a.etcd.Prefix()
-	_, err := a.etcd.Client().Txn(ctx).Then(clientv3.OpDelete(prefix+endpointKey(r)), clientv3.OpDelete(prefix+heldEndpointKey(r))).Commit()
+	_, err := a.change(ctx, nil, []clientv3.Op{clientv3.OpDelete(prefix + endpointKey(r)), clientv3.OpDelete(prefix + heldEndpointKey(r))})
 	if err != nil {
-		return a.told(ctx, err)
+		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -60,6 +60,10 @@ func unsent(err error) bool {
 	return errors.Is(err, rpctypes.ErrNoLeader) || strings.Contains(status.Convert(err).Message(), "Error while dialing")
 }
 
+// Unsure reports whether a change by Client that ended with this error may have been made nonetheless, or may yet be: its
+// answer was lost.
+func Unsure(err error) bool { return err != nil && asRefusal(err) == nil && !unsent(err) }
+
 // passing tells that a revision is not there any more (or, after a restore, not yet): a new snapshot may be.
 func passing(err error) bool {
 	return errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, rpctypes.ErrFutureRev)
