@@ -98,6 +98,18 @@ func toHost() []expr.Any {
 	}
 }
 
+// toPort matches packets of a protocol, TCP or UDP, for a port.
+func toPort(protocol byte, port uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: regA},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: regA, Data: []byte{protocol}},
+		&expr.Payload{DestRegister: regA, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: regA, Data: []byte{byte(port >> 8), byte(port)}},
+	}
+}
+
+func notrack() []expr.Any { return []expr.Any{&expr.Notrack{}} }
+
 // translated matches packets of connections whose destination is translated,
 // by us or others. The status has other bits as well: it is not equality.
 func translated() []expr.Any { return anyBit(expr.CtKeySTATUS, ipsDNAT) }

@@ -66,6 +66,12 @@ type State struct {
 	Masked []netip.Addr
 	// Published are ports of the host that lead to a container.
 	Published []Published
+	// Tunnels are UDP ports at which the host and others like it receive
+	// tunnels. Nothing behind the link sends there, whoever has it, and what the
+	// host receives there leads to nothing behind the link.
+	Tunnels []uint16
+	// Kept are TCP services that nothing behind the link reaches.
+	Kept []netip.AddrPort
 }
 
 // Net is the transit range of one family.

@@ -1,10 +1,13 @@
 package gateway
 
 import (
+	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // What leaves the range has an address of the host, and finds back.
@@ -117,6 +120,93 @@ func TestAliases(t *testing.T) {
 	if drops, err = Drops(); err != nil || drops["forward"] == 0 {
 		t.Errorf("Drops says %v (%v), want some of forward", drops, err)
 	}
+}
+
+// What comes for a tunnel's port of the host is the tunnel's: neither who publishes the port is given it, nor who has
+// left by it for where it comes from, which looks like an answer.
+func TestTunnelsAreNoContainers(t *testing.T) {
+	w := newWorld(t)
+	s := state()
+	s.Tunnels = []uint16{4789, 6081}
+	for _, to := range []string{"169.254.64.11:53", "[fd74:656e:6574::11]:53"} {
+		s.Published = append(s.Published, published("udp", "", 4789, to))
+	}
+	w.ensure(s)
+	w.serve("udp4", ":4789", "tunnel")
+	w.serve("udp6", ":4789", "tunnel")
+	for _, f := range []struct{ network, container, published, other, host string }{
+		{"udp4", "169.254.64.10:4789", "169.254.64.11:53", "192.0.2.9:5000", "192.0.2.1:4789"},
+		{"udp6", "[fd74:656e:6574::10]:4789", "[fd74:656e:6574::11]:53", "[2001:db8::9]:5000", "[2001:db8::1]:4789"},
+	} {
+		var container, other net.PacketConn
+		listen := func(at string) net.PacketConn {
+			c, err := net.ListenPacket(f.network, at)
+			must(t, err)
+			t.Cleanup(func() { c.Close() })
+			return c
+		}
+		send := func(from net.PacketConn, to, text string) {
+			a, err := net.ResolveUDPAddr(f.network, to)
+			must(t, err)
+			_, err = from.WriteTo([]byte(text), a)
+			must(t, err)
+		}
+		hears := func(at net.PacketConn) string {
+			b := make([]byte, 100)
+			n, _, err := at.ReadFrom(b)
+			if err != nil {
+				return nobody(err)
+			}
+			return string(b[:n])
+		}
+		w.in(w.inside, func() { container = listen(f.container); w.serve(f.network, f.published, "published") })
+		w.in(w.outside, func() { other = listen(f.other) })
+		left := "nobody"
+		for try := 0; try < 20 && left == "nobody"; try++ { // a link that has just come up may lose it
+			send(container, f.other, "a way back")
+			must(t, other.SetDeadline(time.Now().Add(patience/10)))
+			left = hears(other)
+		}
+		w.answer("it leaves", left, "a way back")
+		must(t, other.SetDeadline(time.Now().Add(patience)))
+		send(other, f.host, "?")
+		at, _ := netip.ParseAddrPort(f.other)
+		w.answer("what comes by that way", hears(other), "tunnel "+at.Addr().String())
+		must(t, container.SetDeadline(time.Now().Add(patience/6)))
+		w.answer("the container hears", hears(container), "nobody")
+	}
+}
+
+// Nothing behind the link sends to a tunnel, the host's or another's, in one piece or in fragments, nor to a service that
+// is kept from it.
+func TestKept(t *testing.T) {
+	w := newWorld(t)
+	s := state()
+	s.Tunnels = []uint16{4789}
+	s.Kept = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:2379"), netip.MustParseAddrPort("[2001:db8::9]:2379")}
+	w.ensure(s)
+	w.in(w.outside, func() {
+		for _, at := range []string{":2379", ":2378"} {
+			w.serve("tcp", at, "outside")
+		}
+		for _, at := range []string{":4789", ":4788"} {
+			w.serve("udp", at, "outside")
+		}
+	})
+	w.serve("udp", ":4789", "host")
+	w.in(w.inside, func() {
+		w.run("ip link set gw mtu 1450") // as the other end has now
+		for _, f := range []struct{ outside, host, seen string }{{"192.0.2.9", "192.0.2.1", "192.0.2.1"}, {"2001:db8::9", "2001:db8::1", "2001:db8::1"}} {
+			for _, size := range []int{1, 4000} {
+				w.answer(fmt.Sprintf("%d bytes to another port", size), w.tell("udp", net.JoinHostPort(f.outside, "4788"), size), "outside "+f.seen)
+				w.answer(fmt.Sprintf("%d bytes to a tunnel", size), w.tell("udp", net.JoinHostPort(f.outside, "4789"), size), "nobody")
+				w.answer(fmt.Sprintf("%d bytes to the host's", size), w.tell("udp", net.JoinHostPort(f.host, "4789"), size), "nobody")
+			}
+			w.answer("another port", w.ask("tcp", "", net.JoinHostPort(f.outside, "2378")), "outside "+f.seen)
+			w.answer("a kept one", w.ask("tcp", "", net.JoinHostPort(f.outside, "2379")), "nobody")
+		}
+	})
+	w.answer("the host itself", w.ask("tcp", "", "192.0.2.9:2379"), "outside 192.0.2.1")
 }
 
 // What is behind the link reaches the host's own services, but neither its

@@ -52,7 +52,11 @@ type rule struct {
 // with an address of the range, which no neighbour of the host has any business
 // with, and what comes by any link for an address of loopback: the kernel looks
 // for such packets only after publish has led them to what is published on
-// loopback alone. publish, for packets that come in and for the host's own,
+// loopback alone. It keeps what comes out of the link from tunnels and from the
+// services that are kept, here, where packets in fragments are whole again: the
+// switch sees no port in these. And what the host receives for a tunnel is not
+// tracked, or a container that leaves by a tunnel's port for another node's
+// would be given what that node sends. publish, for packets that come in and for the host's own,
 // translates what is for the host to what is published. forward and input let
 // pass what is known, and drop what is new and for the range: aliases are for
 // the host, and route_localnet is not to let what is behind the link at the
@@ -73,6 +77,13 @@ func newTable(s State) *table {
 	leave := t.base("leave", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 
 	in, out := comes(expr.CmpOpEq, s.Link), goes(expr.CmpOpEq, s.Link)
+	for _, port := range s.Tunnels {
+		guard.add("no container sends to a tunnel", in, toPort(unix.IPPROTO_UDP, port), drop())
+		guard.add("nor has what comes for one", toPort(unix.IPPROTO_UDP, port), toHost(), notrack())
+	}
+	for _, k := range s.Kept {
+		guard.add("kept from containers", in, within(destination, netip.PrefixFrom(k.Addr(), k.Addr().BitLen())), toPort(unix.IPPROTO_TCP, k.Port()), drop())
+	}
 	prerouting.add("", toHost(), jump(published.Name))
 	output.add("", toHost(), jump(published.Name))
 	forward.add("published, or a service of the host", out, translated(), accept())

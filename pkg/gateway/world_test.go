@@ -184,6 +184,17 @@ func host(a net.Addr) string {
 // gives its answer, or "nobody" if there is none for a while.
 func (w world) ask(network, from, at string) string {
 	w.tb.Helper()
+	return w.say(network, from, at, 1)
+}
+
+// tell is ask with a datagram of n bytes.
+func (w world) tell(network, at string, n int) string {
+	w.tb.Helper()
+	return w.say(network, "", at, n)
+}
+
+func (w world) say(network, from, at string, n int) string {
+	w.tb.Helper()
 	d := net.Dialer{Timeout: patience}
 	if from != "" {
 		ip := net.ParseIP(from)
@@ -199,10 +210,10 @@ func (w world) ask(network, from, at string) string {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(patience))
 	if strings.HasPrefix(network, "udp") {
-		c.Write([]byte("?"))
+		c.Write(make([]byte, n))
 	}
 	b := make([]byte, 100)
-	n, err := c.Read(b)
+	n, err = c.Read(b)
 	if err != nil {
 		return nobody(err)
 	}

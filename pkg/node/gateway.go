@@ -10,6 +10,7 @@ import (
 
 	"github.com/tenet-cni/tenet/pkg/gateway"
 	"github.com/tenet-cni/tenet/pkg/ovs"
+	"github.com/tenet-cni/tenet/pkg/pipeline"
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -184,6 +185,15 @@ func (n *Node) hostDiffers(ctx context.Context, one *vnet.Network) ([]string, er
 	return differs, kind(err)
 }
 
+// tunnelPorts are the UDP ports of the tunnels between nodes.
+func tunnelPorts() []uint16 {
+	var ports []uint16
+	for _, e := range vnet.Encapsulations {
+		ports = append(ports, uint16(e.UDPPort()))
+	}
+	return ports
+}
+
 // hostState renders what the host should have, from the store.
 func (n *Node) hostState(ctx context.Context, mtu int) (gateway.State, error) {
 	s := gateway.State{
@@ -194,6 +204,11 @@ func (n *Node) hostState(ctx context.Context, mtu int) (gateway.State, error) {
 		},
 	}
 	err := n.Store.View(ctx, func(tx store.Tx) error {
+		if own, err := store.FindOverlay(tx); err == nil {
+			s.Tunnels, s.Kept = tunnelPorts(), pipeline.EtcdServices(own.Etcd)
+		} else if !errors.Is(err, vnet.ErrNotFound) {
+			return err
+		}
 		endpoints, err := store.All[vnet.Endpoint](tx, store.Endpoints)
 		if err != nil {
 			return err
@@ -305,8 +320,11 @@ func (n *Node) checkEgress(ctx context.Context, net vnet.Network) error {
 }
 
 // checkPorts looks whether the host has the addresses, and nobody on it the ports.
-func checkPorts(ctx context.Context, ports []vnet.PortMapping) error {
+func (n *Node) checkPorts(ctx context.Context, ports []vnet.PortMapping) error {
 	for _, m := range ports {
+		if m.Protocol == "udp" && n.Clustered() && slices.Contains(tunnelPorts(), m.HostPort) {
+			return vnet.WithHint(vnet.Existsf("portMappings: udp port %d of the host is its tunnels'", m.HostPort), "choose another hostPort")
+		}
 		if a := m.HostIP; a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() {
 			own, err := gateway.IsLocal(ctx, a)
 			if err != nil {

@@ -159,6 +159,7 @@ func (n *Node) Part(ctx context.Context) error {
 	if _, err := on.connectAll(ctx, true); err != nil && !absent(err) {
 		return err
 	}
+	on.followHost(ctx)
 	var errs []error
 	for _, e := range vnet.Encapsulations {
 		if err := on.sw.Unplug(ctx, own.Bridge, e.Link()); err != nil && !errors.Is(err, ovs.ErrNotFound) {

@@ -169,7 +169,7 @@ func (n *Node) ChangeOverlay(ctx context.Context, c OverlayChange) error {
 		err = on.SyncChains(ctx, own.Bridge)
 	}
 	if err == nil && narrowed {
-		_, _ = on.syncHost(ctx, own.Bridge, true) // the host's own link; what stands in the way there concerns no other node, and status tells
+		on.followHost(ctx)
 	}
 	if absent(err) {
 		return nil // whoever brings the switch back writes all
@@ -470,9 +470,16 @@ func (n *Node) Tunnel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = on.connectAll(ctx, true)
-	return err
+	if _, err := on.connectAll(ctx, true); err != nil {
+		return err
+	}
+	on.followHost(ctx)
+	return nil
 }
+
+// followHost makes the host's side follow what has become of the overlay. What stands in the way there concerns no other
+// node, and status tells.
+func (n *Node) followHost(ctx context.Context) { _, _ = n.syncHost(ctx, n.Bridge, true) }
 
 // EnsureTunnels makes the ports that lead to other nodes, on the bridge of the overlay: one for each encapsulation that
 // is received here or there.

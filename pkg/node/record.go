@@ -146,7 +146,7 @@ func (n *Node) mayStand(ctx context.Context, w Want) (int, error) {
 		return 0, err
 	}
 	if !known { // else it may have the ports itself
-		if err := checkPorts(ctx, w.Ports); err != nil {
+		if err := n.checkPorts(ctx, w.Ports); err != nil {
 			return 0, err
 		}
 	}

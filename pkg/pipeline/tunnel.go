@@ -58,19 +58,30 @@ func tunnelDst(vtep netip.Addr) openflow.Term {
 	return openflow.TunDst.Addr(vtep)
 }
 
-// EtcdFlows keep containers from the cluster's etcd, which is outside their tenant, and which a network's way out may
-// lead to.
-func EtcdFlows(members []netip.AddrPort) []openflow.Flow {
-	const peers = 2380 // where members listen to each other, unless told otherwise (IANA, etcd-server)
-	var flows []openflow.Flow
+// EtcdServices are where etcd's members listen: to clients, and to each other.
+func EtcdServices(members []netip.AddrPort) []netip.AddrPort {
+	const peers = 2380 // unless told otherwise (IANA, etcd-server)
+	var all []netip.AddrPort
 	for _, m := range members {
+		for _, at := range []netip.AddrPort{m, netip.AddrPortFrom(m.Addr(), peers)} {
+			if !slices.Contains(all, at) {
+				all = append(all, at)
+			}
+		}
+	}
+	return all
+}
+
+// EtcdFlows keep containers from the cluster's etcd, which is outside their tenant, and which a network's way out may
+// lead to. Fragments have no ports here: the host keeps back what they are of (gateway.State).
+func EtcdFlows(members []netip.AddrPort) []openflow.Flow {
+	var flows []openflow.Flow
+	for _, s := range EtcdServices(members) {
 		tcp := openflow.TCP
-		if m.Addr().Is6() {
+		if s.Addr().Is6() {
 			tcp = openflow.TCP6
 		}
-		for _, port := range slices.Compact([]uint16{m.Port(), peers}) {
-			flows = append(flows, EtcdOwner.drop(Egress, 165, EtcdForbidden, match(tcp, familyOf(m.Addr()).dst.Addr(m.Addr()), openflow.TCPDst.Is(uint64(port)))...))
-		}
+		flows = append(flows, EtcdOwner.drop(Egress, 165, EtcdForbidden, match(tcp, familyOf(s.Addr()).dst.Addr(s.Addr()), openflow.TCPDst.Is(uint64(s.Port())))...))
 	}
 	return flows
 }
