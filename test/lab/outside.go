@@ -64,6 +64,17 @@ func (h *Host) On(link string) *Container {
 	return c
 }
 
+// Stranger makes a machine on the underlay that is none of the nodes: it has 192.0.2.99 and 2001:db8:0:2::99.
+func (f *Fleet) Stranger() *Container {
+	f.Fabric.tb.Helper()
+	const number = 99
+	c := f.Nodes[0].Container("stranger")
+	f.Fabric.plug(c.ID, c.Path, c.IfName, underlayMAC(number))
+	c.IP4, c.IP6 = addresses(number)
+	ip(c.tb, c.Path, addressed(c.IfName, c.IP4), addressed(c.IfName, c.IP6))
+	return c
+}
+
 // LinkMAC is the address that its link has now.
 func (c *Container) LinkMAC() vnet.MAC {
 	c.tb.Helper()
