@@ -53,7 +53,7 @@ demo-cluster: ## show three nodes: tenants and a chain across them, and what goe
 	@scripts/demo-cluster
 
 .PHONY: bench
-bench: ## measure an ADD and its parts, and what traffic costs (root)
+bench: ## measure an ADD and its parts, what traffic costs, and a cluster (root)
 	@scripts/bootstrap test
 	@$(MAKE) --no-print-directory build
 	go run ./test/bench $(BENCHFLAGS)

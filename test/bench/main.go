@@ -1,5 +1,5 @@
-// Command bench measures what tenet costs, in parts. `make bench` runs the first three, `make bench-scale` the last. It
-// needs root and Open vSwitch, for the last part etcd, too.
+// Command bench measures what tenet costs, in parts. `make bench` runs all but the last, `make bench-scale` that one. It
+// needs root and Open vSwitch, for the last two parts etcd, too.
 //
 // Part add is ADD and DEL as a container runtime sees them: tenet, the reference plugins bridge with host-local, and a
 // script around ovs-vsctl, in turn, in one run, on nodes of several sizes; with them the floor, which is what the kernel
@@ -10,6 +10,9 @@
 //
 // Part chains is the same for service chains, against the same functions chained by hand with static flows; and what very
 // many chains take.
+//
+// Part cluster is what containers of a cluster wait for: from an ADD to the first packet to another node and from one, and
+// the ADD itself, with and without etcd, against that on a node of its own.
 //
 // Part scale is a node of a cluster: one that is real among ten, a hundred and a thousand that are records in a real
 // etcd and nothing else. Each of the three has a switch, an etcd and a tenetd of its own, and they are measured in turn.
@@ -41,6 +44,8 @@ type settings struct {
 	Batches       int      `json:"batches"`
 	TrafficRounds int      `json:"traffic_rounds"`
 
+	Adds int `json:"adds"` // of part cluster, whose containers are waited for
+
 	Nodes   []int         `json:"nodes"` // of the clusters, the real one not counted, ascending
 	Starts  int           `json:"starts"`
 	Changes time.Duration `json:"changes_ns"`
@@ -56,6 +61,7 @@ const (
 	addPart     = "add"
 	trafficPart = "traffic"
 	chainsPart  = "chains"
+	clusterPart = "cluster"
 	scalePart   = "scale"
 )
 
@@ -67,7 +73,11 @@ type measurement struct {
 
 func parts() []measurement {
 	return []measurement{
-		{addPart, inWorld(measureAdd)}, {trafficPart, inWorld(measureTraffic)}, {chainsPart, inWorld(measureChains)}, {scalePart, measureScale},
+		{addPart, inWorld(measureAdd)},
+		{trafficPart, inWorld(measureTraffic)},
+		{chainsPart, inWorld(measureChains)},
+		{clusterPart, measureCluster},
+		{scalePart, measureScale},
 	}
 }
 
@@ -102,12 +112,13 @@ func parse(args []string) (settings, error) {
 	var s settings
 	var chosen, sizes, nodes string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.StringVar(&chosen, "part", addPart+","+trafficPart+","+chainsPart, "`parts` to measure; there is "+scalePart+", too")
+	f.StringVar(&chosen, "part", addPart+","+trafficPart+","+chainsPart+","+clusterPart, "`parts` to measure; there is "+scalePart+", too")
 	f.StringVar(&sizes, "sizes", "0,100,500,1000", "`ports` that the bridges have already")
 	f.IntVar(&s.Rounds, "n", 20, "`rounds` at each size; in each, every subject is measured once")
 	f.IntVar(&s.Parallel, "parallel", 20, "`ADDs` at once; 0 measures none")
 	f.IntVar(&s.Batches, "batches", 1, "`times` that so many at once are measured")
 	f.IntVar(&s.TrafficRounds, "t", 12, "`rounds` of traffic; in each, every lane is measured once")
+	f.IntVar(&s.Adds, "adds", 100, "`ADDs` of part cluster whose containers are waited for, and as many that wait for others")
 	f.StringVar(&nodes, "nodes", "10,100,1000", "`nodes` of the clusters of part scale")
 	f.IntVar(&s.Starts, "starts", 5, "`times` that tenetd is started in each of them")
 	f.DurationVar(&s.Changes, "changes", 15*time.Second, "how long each of them changes")
@@ -118,7 +129,7 @@ func parse(args []string) (settings, error) {
 	}
 	for name := range strings.SplitSeq(chosen, ",") {
 		if !slices.ContainsFunc(parts(), func(m measurement) bool { return m.name == name }) {
-			return s, fmt.Errorf("-part %s: %q is none of %s", chosen, name, strings.Join([]string{addPart, trafficPart, chainsPart, scalePart}, ", "))
+			return s, fmt.Errorf("-part %s: %q is none of %s", chosen, name, strings.Join([]string{addPart, trafficPart, chainsPart, clusterPart, scalePart}, ", "))
 		}
 		s.Parts = append(s.Parts, name)
 	}
@@ -136,8 +147,8 @@ func parse(args []string) (settings, error) {
 	if most := s.Sizes[len(s.Sizes)-1] + max(s.Parallel, 1); most > linuxPorts {
 		return s, fmt.Errorf("%d ports: the Linux bridge of the comparison takes %d", most, linuxPorts)
 	}
-	if s.Rounds < 1 || s.TrafficRounds < 1 || s.Starts < 1 || s.Parallel < 0 || s.Batches < 0 || s.Changes < time.Second {
-		return s, errors.New("-n, -t and -starts must be 1 or more, -parallel and -batches not negative, -changes a second or more")
+	if s.Rounds < 1 || s.TrafficRounds < 1 || s.Adds < 1 || s.Starts < 1 || s.Parallel < 0 || s.Batches < 0 || s.Changes < time.Second {
+		return s, errors.New("-n, -t, -adds and -starts must be 1 or more, -parallel and -batches not negative, -changes a second or more")
 	}
 	return s, nil
 }

@@ -28,6 +28,7 @@ type report struct {
 	Sync       synced       `json:"sync,omitzero"`
 	Traffic    []*traffic   `json:"traffic,omitempty"`
 	ChainScale []chainScale `json:"chain_scale,omitempty"`
+	Cluster    *clustered   `json:"cluster,omitempty"`
 	Scale      []*scaled    `json:"scale,omitempty"`
 }
 
@@ -160,6 +161,9 @@ func (r *report) print(to io.Writer) {
 	}
 	if len(r.ChainScale) > 0 {
 		r.printScale(to)
+	}
+	if r.Cluster != nil {
+		r.Cluster.print(to)
 	}
 	if len(r.Scale) > 0 {
 		r.printClusters(to)

@@ -28,6 +28,11 @@ const (
 	scaleOf      = 1000 // chains
 	scaleIn      = 2000.0
 
+	// Of two nodes of a cluster.
+
+	answeredIn = 50.0 // ms after an ADD, 99 of 100: as soon as a change anywhere is to be on the switch
+	ofAlone    = 1.25 // an ADD, of one on a node of its own
+
 	// Of a node of the largest cluster.
 
 	startIn      = 10_000.0 // ms
@@ -46,6 +51,9 @@ func (r *report) judge() {
 	}
 	if len(r.ChainScale) > 0 {
 		r.judgeChains()
+	}
+	if r.Cluster != nil {
+		r.judgeCluster(r.Cluster)
 	}
 	if len(r.Scale) > 0 {
 		r.judgeScale()
@@ -80,6 +88,13 @@ func (r *report) judgeChains() {
 			r.atMost(fmt.Sprintf("%d chains of 4 hops rendered and installed", s.Chains), s.Install, scaleIn, "ms")
 		}
 	}
+}
+
+func (r *report) judgeCluster(c *clustered) {
+	r.atMost("a new container is reached from another node, p99", quantile(c.Reached, 0.99), answeredIn, "ms")
+	r.atMost("it reaches one there, p99", quantile(c.Reaches, 0.99), answeredIn, "ms")
+	r.asMuch("ADD on a node of a cluster, of that alone", median(ratios(walls(c.WithEtcd.Member), walls(c.WithEtcd.Alone))), ofAlone)
+	r.asMuch("the same without etcd", median(ratios(walls(c.Without.Member), walls(c.Without.Alone))), ofAlone)
 }
 
 func (r *report) judgeScale() {

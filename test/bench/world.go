@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"testing"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -167,48 +165,3 @@ func setUp(h *netlink.Handle, name string) error {
 	}
 	return h.LinkSetUp(link)
 }
-
-// A harness is what ovstest needs of a test: where it would fail one it returns an error from try.
-type harness struct {
-	testing.TB // nil: what is not below is not called
-
-	ctx      context.Context // testing.TB has it so
-	cleanups []func()
-}
-
-var errHarness = errors.New("private Open vSwitch")
-
-// try calls f, which may call what fails a test.
-func (h *harness) try(f func()) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			failed, ok := r.(error)
-			if !ok || !errors.Is(failed, errHarness) {
-				panic(r)
-			}
-			err = failed
-		}
-	}()
-	f()
-	return nil
-}
-
-func (h *harness) end() {
-	for len(h.cleanups) > 0 {
-		last := len(h.cleanups) - 1
-		h.cleanups[last]()
-		h.cleanups = h.cleanups[:last]
-	}
-}
-
-// What follows is testing.TB's.
-
-func (h *harness) Helper()                   {}
-func (h *harness) Context() context.Context  { return h.ctx }
-func (h *harness) Cleanup(f func())          { h.cleanups = append(h.cleanups, f) }
-func (h *harness) Failed() bool              { return false }
-func (h *harness) Logf(f string, a ...any)   { say(f, a...) }
-func (h *harness) Errorf(f string, a ...any) { say(f, a...) }
-func (h *harness) Fatal(a ...any)            { panic(fmt.Errorf("%w: %s", errHarness, fmt.Sprint(a...))) }
-func (h *harness) Fatalf(f string, a ...any) { h.Fatal(fmt.Sprintf(f, a...)) }
-func (h *harness) Skip(a ...any)             { h.Fatal(a...) }
