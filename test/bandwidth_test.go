@@ -192,7 +192,7 @@ func TestABadLimitChangesNothing(t *testing.T) {
 			c := h.Container("c")
 			c.Conf = conf.With("runtimeConfig", map[string]any{"bandwidth": bad.bandwidth})
 			before, meters := h.Snapshot(), h.Meters()
-			fails(t, c.Do("ADD"), codeConf, bad.words...)
+			lab.Fails(t, c.Do("ADD"), lab.CodeConf, bad.words...)
 			lab.Same(t, before, h.Snapshot())
 			if diff := cmp.Diff(meters, h.Meters()); diff != "" {
 				t.Errorf("meters before (-) and after (+):\n%s", diff)

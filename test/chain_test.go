@@ -38,10 +38,10 @@ func (w chained) ctl(args ...string) string {
 }
 
 // bridge makes a group of one transparent function, and returns what it sees.
-func (w chained) bridge(group string, options ...string) *watched {
+func (w chained) bridge(group string, options ...string) *lab.Watched {
 	w.t.Helper()
 	w.ctl(append([]string{"group", "add", "blue/" + group}, options...)...)
-	return watch(w.Function(group+"1", w.conf, group, 0).Bridges())
+	return lab.Watch(w.Function(group+"1", w.conf, group, 0).Bridges())
 }
 
 // lead makes the chain blue/c through the groups, for all that is sent to the server.
@@ -56,36 +56,6 @@ func (w chained) to(is6 bool) netip.AddrPort {
 		return netip.AddrPortFrom(w.server.IP6, 80)
 	}
 	return netip.AddrPortFrom(w.server.IP4, 80)
-}
-
-// watched is a function with what comes in by each of its ports.
-type watched struct {
-	*lab.Function
-
-	in, out *lab.Capture
-}
-
-func watch(f *lab.Function) *watched { return &watched{f, f.In.Capture(), f.Out.Capture()} }
-
-// saw is how often the function was given the token forward, and back.
-func (f *watched) saw(token string) [2]int { return [2]int{f.in.Count(token), f.out.Count(token)} }
-
-// sees fails the test unless the function has been given the token so often, soon.
-func (f *watched) sees(t *testing.T, token string, forward, back int) {
-	t.Helper()
-	want := [2]int{forward, back}
-	if !lab.Within(lab.Patience()/10, func() bool { return f.saw(token) == want }) {
-		t.Errorf("%s saw %q %v times, forward and back, want %v", f.In.ID, token, f.saw(token), want)
-	}
-}
-
-// hop is the hop that the tags of frames with the token say.
-func hops(k *lab.Capture, token string) []byte {
-	var list []byte
-	for _, frame := range k.Frames(lab.With(token)) {
-		list = append(list, frame[4])
-	}
-	return list
 }
 
 // ways are all kinds of traffic that a chain leads.
@@ -104,7 +74,7 @@ func ways(w chained) map[string]func(token string) error {
 func TestChainOrderAndSymmetry(t *testing.T) {
 	w := newChained(t)
 	var names []string
-	var functions []*watched
+	var functions []*lab.Watched
 	for i := range 8 {
 		names = append(names, fmt.Sprintf("g%d", i+1))
 		functions = append(functions, w.bridge(names[i]))
@@ -123,19 +93,13 @@ func TestChainOrderAndSymmetry(t *testing.T) {
 				if i < n {
 					want = [2]int{1, 1}
 				}
-				f.sees(t, token, want[0], want[1])
-				if i < n && (!slices.Equal(hops(f.in, token), []byte{byte(i + 1)}) || !slices.Equal(hops(f.out, token), []byte{byte(i + 1)})) {
-					t.Errorf("%d hops, %s: function %d is hop %v, back %v", n, name, i+1, hops(f.in, token), hops(f.out, token))
+				f.Sees(t, token, want[0], want[1])
+				if i < n && (!slices.Equal(f.Forward.Hops(token), []byte{byte(i + 1)}) || !slices.Equal(f.Back.Hops(token), []byte{byte(i + 1)})) {
+					t.Errorf("%d hops, %s: function %d is hop %v, back %v", n, name, i+1, f.Forward.Hops(token), f.Back.Hops(token))
 				}
 			}
 		}
 	}
-}
-
-// token is one of a fixed length, for pings.
-func token(what string) string {
-	t := lab.Token(what)
-	return (t + "________________")[:16]
 }
 
 // open opens a connection to the server, which stands until the test ends.
@@ -155,46 +119,46 @@ func TestChainChangesLeadNewConnectionsOnly(t *testing.T) {
 	for _, step := range []struct {
 		what   string
 		groups []string
-		hops   map[*watched]byte
+		hops   map[*lab.Watched]byte
 	}{
-		{"a hop is added", []string{"fw", "ids"}, map[*watched]byte{fw: 1, ids: 2}},
-		{"they are re-ordered", []string{"ids", "fw"}, map[*watched]byte{ids: 1, fw: 2}},
-		{"one is removed", []string{"ids"}, map[*watched]byte{ids: 1}},
-		{"it is exchanged", []string{"fw"}, map[*watched]byte{fw: 1}},
+		{"a hop is added", []string{"fw", "ids"}, map[*lab.Watched]byte{fw: 1, ids: 2}},
+		{"they are re-ordered", []string{"ids", "fw"}, map[*lab.Watched]byte{ids: 1, fw: 2}},
+		{"one is removed", []string{"ids"}, map[*lab.Watched]byte{ids: 1}},
+		{"it is exchanged", []string{"fw"}, map[*lab.Watched]byte{fw: 1}},
 	} {
 		t.Run(step.what, func(t *testing.T) {
 			before := map[string]func(string) error{"tcp": w.open("tcp"), "udp": w.open("udp")}
-			was := map[string]map[*watched]string{}
-			look := func(token string) map[*watched]string {
-				seen := map[*watched]string{}
-				for _, f := range []*watched{fw, ids} {
-					lab.Within(lab.Patience()/40, func() bool { return f.saw(token) == [2]int{1, 1} })
-					seen[f] = fmt.Sprintf("%x %x", hops(f.in, token), hops(f.out, token))
+			was := map[string]map[*lab.Watched]string{}
+			look := func(token string) map[*lab.Watched]string {
+				seen := map[*lab.Watched]string{}
+				for _, f := range []*lab.Watched{fw, ids} {
+					lab.Within(lab.Patience()/40, func() bool { return f.Saw(token) == [2]int{1, 1} })
+					seen[f] = fmt.Sprintf("%x %x", f.Forward.Hops(token), f.Back.Hops(token))
 				}
 				return seen
 			}
 			for network, say := range before {
-				first := token("before-" + network)
+				first := lab.PingToken("before-" + network)
 				lab.Must(t, say(first))
 				was[network] = look(first)
 			}
 			w.lead(step.groups...)
 			for network, say := range before {
-				again := token("after-" + network)
+				again := lab.PingToken("after-" + network)
 				lab.Must(t, say(again))
 				for f, hops := range look(again) {
 					if was[network][f] != hops {
 						t.Errorf("%s: a connection that stands: %s saw it as hop %s, and after the change %s", network, f.In.ID, was[network][f], hops)
 					}
 				}
-				fresh := token("new-" + network)
+				fresh := lab.PingToken("new-" + network)
 				lab.Must(t, w.client.Exchange(network, w.to(false), fresh))
-				for _, f := range []*watched{fw, ids} {
+				for _, f := range []*lab.Watched{fw, ids} {
 					hop, visited := step.hops[f]
 					n := map[bool]int{true: 1}[visited]
-					f.sees(t, fresh, n, n)
-					if visited && !slices.Equal(hops(f.in, fresh), []byte{hop}) {
-						t.Errorf("%s: a new connection: %s is hop %v, want %d", network, f.In.ID, hops(f.in, fresh), hop)
+					f.Sees(t, fresh, n, n)
+					if visited && !slices.Equal(f.Forward.Hops(fresh), []byte{hop}) {
+						t.Errorf("%s: a new connection: %s is hop %v, want %d", network, f.In.ID, f.Forward.Hops(fresh), hop)
 					}
 				}
 			}
@@ -202,18 +166,18 @@ func TestChainChangesLeadNewConnectionsOnly(t *testing.T) {
 	}
 	// Its function goes: it gets another, or, where the group is closed and empty, nothing.
 	say := w.open("udp")
-	first := token("going")
+	first := lab.PingToken("going")
 	lab.Must(t, say(first))
-	fw.sees(t, first, 1, 1)
+	fw.Sees(t, first, 1, 1)
 	fw.Del()
-	conn := token("gone")
+	conn := lab.PingToken("gone")
 	if err := say(conn); err == nil {
 		t.Error("through a closed group without a function a connection goes on")
 	}
-	spare := watch(w.Function("spare", w.conf, "fw", 0).Bridges())
-	back := token("spare")
+	spare := lab.Watch(w.Function("spare", w.conf, "fw", 0).Bridges())
+	back := lab.PingToken("spare")
 	lab.Must(t, say(back))
-	spare.sees(t, back, 1, 1)
+	spare.Sees(t, back, 1, 1)
 }
 
 // connections opens n connections to the server, each of which has a token, and returns what says it once more.
@@ -222,7 +186,7 @@ func (w chained) connections(n int) map[string]func() error {
 	all := map[string]func() error{}
 	for range n {
 		say := w.open("tcp")
-		tk := token("conn")
+		tk := lab.PingToken("conn")
 		lab.Must(w.t, say(tk))
 		all[tk] = func() error { return say(tk) }
 	}
@@ -234,9 +198,9 @@ func TestChainSharesLoadByConnection(t *testing.T) {
 	w := newChained(t)
 	w.ctl("group", "add", "blue/fw")
 	weights := []int{1, 1, 2}
-	var fws []*watched
+	var fws []*lab.Watched
 	for i, weight := range weights {
-		fws = append(fws, watch(w.Function(fmt.Sprintf("fw%d", i+1), w.conf, "fw", weight).Bridges()))
+		fws = append(fws, lab.Watch(w.Function(fmt.Sprintf("fw%d", i+1), w.conf, "fw", weight).Bridges()))
 	}
 	w.lead("fw")
 	t.Run("10,000 connections", func(t *testing.T) { spreads(t, w, fws, weights) })
@@ -246,7 +210,7 @@ func TestChainSharesLoadByConnection(t *testing.T) {
 		seen := map[string][]int{}
 		for tk := range stand {
 			for i, f := range fws {
-				if n := f.saw(tk); n[0] > 0 || n[1] > 0 {
+				if n := f.Saw(tk); n[0] > 0 || n[1] > 0 {
 					seen[tk] = append(seen[tk], i)
 				}
 			}
@@ -265,22 +229,22 @@ func TestChainSharesLoadByConnection(t *testing.T) {
 		}
 	}
 	t.Run("an instance comes", func(t *testing.T) {
-		fws = append(fws, watch(w.Function("fw4", w.conf, "fw", 100).Bridges()))
+		fws = append(fws, lab.Watch(w.Function("fw4", w.conf, "fw", 100).Bridges()))
 		steady(t)
-		fresh := token("fresh")
+		fresh := lab.PingToken("fresh")
 		lab.Eventually(t, "a new connection to come to the new instance", func() bool {
 			lab.Must(t, w.client.Exchange("tcp", w.to(false), fresh))
-			return fws[3].saw(fresh)[0] > 0
+			return fws[3].Saw(fresh)[0] > 0
 		})
 	})
 	t.Run("one is drained", func(t *testing.T) {
 		w.ctl("function", "drain", "blue/fw/fw4")
 		steady(t)
-		before := fws[3].saw("fresh-")
+		before := fws[3].Saw("fresh-")
 		for range 50 {
-			lab.Must(t, w.client.Exchange("tcp", w.to(false), token("fresh-")))
+			lab.Must(t, w.client.Exchange("tcp", w.to(false), lab.PingToken("fresh-")))
 		}
-		if after := fws[3].saw("fresh-"); after != before {
+		if after := fws[3].Saw("fresh-"); after != before {
 			t.Errorf("a drained instance got new connections: %v, before %v", after, before)
 		}
 		w.ctl("function", "undrain", "blue/fw/fw4")
@@ -292,7 +256,7 @@ func TestChainSharesLoadByConnection(t *testing.T) {
 }
 
 // spreads opens 10,000 connections and counts which instances they come to.
-func spreads(t *testing.T, w chained, fws []*watched, weights []int) {
+func spreads(t *testing.T, w chained, fws []*lab.Watched, weights []int) {
 	t.Helper()
 	const many = 10_000
 	prefix := lab.Token("many")
@@ -325,7 +289,7 @@ func spreads(t *testing.T, w chained, fws []*watched, weights []int) {
 	var got []int
 	for i, f := range fws {
 		mine := map[string]bool{}
-		for _, k := range []*lab.Capture{f.in, f.out} {
+		for _, k := range []*lab.Capture{f.Forward, f.Back} {
 			for _, frame := range k.Frames(lab.With(prefix)) {
 				at := strings.Index(string(frame), prefix) + len(prefix)
 				mine[string(frame[at:at+5])] = true

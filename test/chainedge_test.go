@@ -35,7 +35,7 @@ func TestChainTellsFragmentsApart(t *testing.T) {
 		if err != nil {
 			t.Errorf("IPv6 %v: of a protocol that no chain wants: %v", is6, err)
 		}
-		ids.sees(t, tk, 0, 0)
+		ids.Sees(t, tk, 0, 0)
 	}
 	add("fw", "fw", "udp", "80")
 	for _, is6 := range both {
@@ -43,16 +43,16 @@ func TestChainTellsFragmentsApart(t *testing.T) {
 		if err != nil {
 			t.Errorf("IPv6 %v: one chain may want it: %v", is6, err)
 		}
-		fw.sees(t, tk, 1, 1)
+		fw.Sees(t, tk, 1, 1)
 	}
 	add("low", "ids", "udp", "53", "--priority", "10")
 	server := w.server.Capture()
 	for _, is6 := range both {
 		tk, err := say(is6, 80, 5000)
-		fw.saw(tk)
-		ids.sees(t, tk, 0, 0)
-		if err != nil && server.Count(tk) > 0 || err == nil && fw.saw(tk) != [2]int{1, 1} {
-			t.Errorf("IPv6 %v: several may want it: %v, and the firewall saw it %v times", is6, err, fw.saw(tk))
+		fw.Saw(tk)
+		ids.Sees(t, tk, 0, 0)
+		if err != nil && server.Count(tk) > 0 || err == nil && fw.Saw(tk) != [2]int{1, 1} {
+			t.Errorf("IPv6 %v: several may want it: %v, and the firewall saw it %v times", is6, err, fw.Saw(tk))
 		}
 		if err != nil && w.Drops()["chained-fragment"] == 0 {
 			t.Errorf("it is dropped and not counted: %v", w.Drops())
@@ -85,15 +85,15 @@ func TestChainHearsTheServerWhenAFunctionHasGone(t *testing.T) {
 		}
 	}
 	said(client, server, "hello")
-	two := watch(w.Function("fw2", w.conf, "fw", 0).Bridges())
+	two := lab.Watch(w.Function("fw2", w.conf, "fw", 0).Bridges())
 	one.Del()
 	forged := w.Drops()["forged-path"]
 	tk := lab.Token("push")
 	said(server, client, tk)
-	two.sees(t, tk, 0, 1)
+	two.Sees(t, tk, 0, 1)
 	tk = lab.Token("ask")
 	said(client, server, tk)
-	two.sees(t, tk, 1, 0)
+	two.Sees(t, tk, 1, 0)
 	if n := w.Drops()["forged-path"]; n != forged {
 		t.Errorf("what the server said was dropped as forged %d times", n-forged)
 	}
@@ -105,7 +105,7 @@ func TestRoutedFunctionsSpeakAsThemselves(t *testing.T) {
 	w.ctl("group", "add", "blue/rt", "--mode", "routed")
 	rt := w.Function("rt1", w.conf, "rt", 0).Routes()
 	w.ctl("chain", "add", "blue/c", "--group", "rt", "--from", "any", "--to", "any")
-	lab.Must(t, w.client.Exchange("tcp", w.to(false), token("first")))
+	lab.Must(t, w.client.Exchange("tcp", w.to(false), lab.PingToken("first")))
 	out, _ := lab.RunIn(t, w.client.Path, "ping", "-n", "-c1", "-W2", "-t1", w.server.IP4.String())
 	if !strings.Contains(out, "Time to live exceeded") {
 		t.Errorf("a packet that it cannot send on: %s", out)
@@ -160,18 +160,18 @@ func TestChainDropsLinkLocalOfWhomItNamesOnly(t *testing.T) {
 func TestAnOpenGroupOfTheDeadIsPassedBy(t *testing.T) {
 	w := newChained(t)
 	one, two, ids := w.shared("--on-failure", "open")
-	for _, f := range []*watched{one, two} {
+	for _, f := range []*lab.Watched{one, two} {
 		f.Out.Link("down")
 	}
 	for range 10 {
 		var tk string
 		lab.Eventually(t, "a connection to pass", func() bool {
-			tk = token("dead")
+			tk = lab.PingToken("dead")
 			return w.client.Exchange("udp", w.to(false), tk) == nil
 		})
-		one.sees(t, tk, 0, 0)
-		two.sees(t, tk, 0, 0)
-		ids.sees(t, tk, 1, 1)
+		one.Sees(t, tk, 0, 0)
+		two.Sees(t, tk, 0, 0)
+		ids.Sees(t, tk, 1, 1)
 	}
 	one.In.Link("down")
 	two.In.Link("down")
@@ -180,7 +180,7 @@ func TestAnOpenGroupOfTheDeadIsPassedBy(t *testing.T) {
 	})
 	w.Run(t, "ovs-appctl", "revalidator/wait") // what the datapath goes by follows within half a second
 	for range 10 {
-		lab.Must(t, w.client.Exchange("udp", w.to(false), token("dead")))
+		lab.Must(t, w.client.Exchange("udp", w.to(false), lab.PingToken("dead")))
 	}
 }
 
@@ -194,9 +194,9 @@ func TestChainsAreSafeFromStrangers(t *testing.T) {
 	_, err := lab.RunIn(t, elsewhere.Path, append(at, "--data-dir="+w.DataDir, "group", "add", "blue/more")...)
 	lab.Must(t, err)
 	for range 5 {
-		tk := token("seen")
+		tk := lab.PingToken("seen")
 		lab.Must(t, w.client.Exchange("udp", w.to(false), tk))
-		fw.sees(t, tk, 1, 1)
+		fw.Sees(t, tk, 1, 1)
 	}
 	before := w.Snapshot()
 	for _, args := range [][]string{{"group", "add", "q/q"}, {"sync"}} {

@@ -29,34 +29,34 @@ func TestChainIsolatesFunctions(t *testing.T) {
 	b1, b2 := w.Attach("b1", red), w.Attach("b2", red.With("labels", map[string]string{"role": "server"}))
 	b2.Echo(80)
 	w.ctl("group", "add", "red/fw")
-	theirs := watch(w.Function("red-fw", red, "fw", 0).Bridges())
+	theirs := lab.Watch(w.Function("red-fw", red, "fw", 0).Bridges())
 	w.ctl("chain", "add", "red/c", "--group", "fw", "--from", "any", "--to", "label:role=server")
 	if b2.IP4 != w.server.IP4 {
 		t.Fatalf("the tenants do not overlap: %s, %s", b2.IP4, w.server.IP4)
 	}
 	for _, exchange := range []struct {
 		from *lab.Container
-		own  []*watched
-		not  []*watched
-	}{{w.client, []*watched{fw, ids}, []*watched{theirs}}, {b1, []*watched{theirs}, []*watched{fw, ids}}} {
+		own  []*lab.Watched
+		not  []*lab.Watched
+	}{{w.client, []*lab.Watched{fw, ids}, []*lab.Watched{theirs}}, {b1, []*lab.Watched{theirs}, []*lab.Watched{fw, ids}}} {
 		for _, network := range []string{"tcp", "udp", "icmp"} {
-			tk := token(network)
+			tk := lab.PingToken(network)
 			lab.Must(t, exchange.from.Exchange(network, w.to(false), tk))
 			for _, f := range exchange.own {
-				f.sees(t, tk, 1, 1)
+				f.Sees(t, tk, 1, 1)
 			}
 			for _, f := range exchange.not {
-				f.sees(t, tk, 0, 0)
+				f.Sees(t, tk, 0, 0)
 			}
 		}
 	}
 	// No floods, ARP, ND or DHCP.
-	tk := token("bcast")
+	tk := lab.PingToken("bcast")
 	w.client.Send(lab.UDP4(lab.Eth(w.client.MAC, lab.Broadcast, layers.EthernetTypeIPv4), lab.IP4(w.client.IP4, broadcast4), tk))
 	w.client.Sh("ip", "neigh", "flush", "dev", "eth0")
-	lab.Must(t, w.client.Exchange("udp", w.to(false), token("arp")))
-	for _, f := range []*watched{fw, ids, theirs} {
-		for _, k := range []*lab.Capture{f.in, f.out} {
+	lab.Must(t, w.client.Exchange("udp", w.to(false), lab.PingToken("arp")))
+	for _, f := range []*lab.Watched{fw, ids, theirs} {
+		for _, k := range []*lab.Capture{f.Forward, f.Back} {
 			if n := len(k.Frames(func(frame []byte) bool {
 				return frame[0]&1 == 1 || frame[12] == 8 && frame[13] == 6 || frame[12] != 8 && frame[12] != 0x86
 			})); n > 0 {
@@ -65,14 +65,14 @@ func TestChainIsolatesFunctions(t *testing.T) {
 		}
 	}
 
-	say := token("honest")
+	say := lab.PingToken("honest")
 	lab.Must(t, w.client.Exchange("udp", w.to(false), say))
-	toFW, atNext := given(t, fw.in, say), given(t, ids.in, say) // as the switch tagged them
+	toFW, atNext := given(t, fw.Forward, say), given(t, ids.Forward, say) // as the switch tagged them
 	other := w.Attach("o", w.conf.With("labels", map[string]string{"role": "other"}))
 	other.Echo(80)
-	tk = token("other")
+	tk = lab.PingToken("other")
 	lab.Must(t, w.client.Exchange("udp", addrPort(other.IP4, 80), tk))
-	toOther := given(t, ids.in, tk)
+	toOther := given(t, ids.Forward, tk)
 	ends := []*lab.Capture{w.server.Capture(), w.client.Capture(), other.Capture(), b1.Capture(), b2.Capture()}
 	swap := func(f []byte) []byte {
 		f = bytes.Clone(f)
@@ -107,13 +107,13 @@ func TestChainIsolatesFunctions(t *testing.T) {
 	} {
 		t.Run(lie.what, func(t *testing.T) {
 			before := w.Drops()
-			tk := token("lie")
+			tk := lab.PingToken("lie")
 			frame := bytes.Replace(lie.frame, []byte(say), []byte(tk), 1)
 			lie.from.Send(frame)
 			if lie.reason != "" {
 				w.Counts(t, before, lie.reason, 1, "function-stray", "unknown-mac")
 			}
-			lab.Must(t, w.client.Exchange("udp", w.to(false), token("settle")))
+			lab.Must(t, w.client.Exchange("udp", w.to(false), lab.PingToken("settle")))
 			for _, k := range ends {
 				if lie.reason != "" && k.Count(tk) > 0 {
 					t.Error("it arrived")
@@ -129,10 +129,10 @@ func TestChainIsolatesRoutedFunctions(t *testing.T) {
 	rt := w.one("rt", "routed", (*lab.Function).Routes)
 	other := w.Attach("o", w.conf)
 	w.lead("rt")
-	lab.Must(t, w.client.Exchange("udp", w.to(false), token("honest")))
+	lab.Must(t, w.client.Exchange("udp", w.to(false), lab.PingToken("honest")))
 	k := other.Capture()
 	before := w.Drops()
-	tk := token("made-up")
+	tk := lab.PingToken("made-up")
 	rt.Out.Send(lab.UDP4(lab.Eth(rt.Out.MAC, other.MAC.HardwareAddr(), layers.EthernetTypeIPv4), lab.IP4(w.client.IP4, other.IP4), tk))
 	w.Counts(t, before, "forged-path", 1, "function-stray")
 	if k.Count(tk) > 0 {
@@ -147,26 +147,26 @@ func TestRestartKeepsChains(t *testing.T) {
 	rt := w.one("rt", "routed", (*lab.Function).Routes)
 	w.lead("fw", "rt", "ids")
 	say := w.open("tcp")
-	lab.Must(t, say(token("before")))
+	lab.Must(t, say(lab.PingToken("before")))
 	before := w.Snapshot()
 	again := func(t *testing.T, transparent bool) {
 		t.Helper()
 		lab.Same(t, before, w.Snapshot())
 		for name, exchange := range ways(w) {
-			tk := token(name)
+			tk := lab.PingToken(name)
 			if err := exchange(tk); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
-			for _, f := range []*watched{fw, rt, ids} {
-				f.sees(t, tk, 1, 1)
+			for _, f := range []*lab.Watched{fw, rt, ids} {
+				f.Sees(t, tk, 1, 1)
 			}
 		}
 		if transparent {
-			tk := token("standing")
+			tk := lab.PingToken("standing")
 			if err := say(tk); err != nil {
 				t.Errorf("a connection that stood: %v", err)
 			}
-			fw.sees(t, tk, 1, 1)
+			fw.Sees(t, tk, 1, 1)
 		}
 	}
 	again(t, true)
@@ -180,7 +180,7 @@ func TestRestartKeepsChains(t *testing.T) {
 		w.Tenetd()
 		w.KillVswitchd()
 		w.StartVswitchd()
-		lab.Eventually(t, "tenetd to restore the flows", func() bool { return w.client.Exchange("udp", w.to(false), token("x")) == nil })
+		lab.Eventually(t, "tenetd to restore the flows", func() bool { return w.client.Exchange("udp", w.to(false), lab.PingToken("x")) == nil })
 		again(t, true)
 	})
 	t.Run("flows and groups that somebody deleted", func(t *testing.T) {

@@ -16,7 +16,7 @@ func TestFunctionServesWhileItIsWhole(t *testing.T) {
 	w := newChained(t)
 	w.ctl("group", "add", "blue/fw")
 	w.lead("fw")
-	say := func() error { return w.client.Exchange("udp", w.to(false), token("say")) }
+	say := func() error { return w.client.Exchange("udp", w.to(false), lab.PingToken("say")) }
 	if say() == nil {
 		t.Error("a closed group without a function lets traffic through")
 	}
@@ -46,7 +46,7 @@ func TestFunctionServesWhileItIsWhole(t *testing.T) {
 		lab.Must(t, c.Do("CHECK").Failed())
 		lab.Must(t, c.Do("ADD").Failed()) // again: it stands
 	}
-	fails(t, w.portOf("fw1", "more0", "ingress", in.Path).Do("ADD"), codeConflict, "has its ingress port")
+	lab.Fails(t, w.portOf("fw1", "more0", "ingress", in.Path).Do("ADD"), lab.CodeConflict, "has its ingress port")
 	out.Del()
 	lab.Eventually(t, "traffic to stop when a port has gone", func() bool { return say() != nil })
 	in.Del()
@@ -124,7 +124,7 @@ func TestCrashAnywhereLeavesNothingOfAFunction(t *testing.T) {
 	w.ctl("group", "add", "blue/rt", "--mode", "routed")
 	w.lead("rt")
 	stays := w.Function("stays", w.conf, "rt", 0).Routes()
-	lab.Must(t, w.client.Exchange("udp", w.to(false), token("first")))
+	lab.Must(t, w.client.Exchange("udp", w.to(false), lab.PingToken("first")))
 	w.Function("warm", w.conf, "rt", 0).Del()
 	before := w.Snapshot().Lasting()
 	for _, cut := range functionCuts {
@@ -153,7 +153,7 @@ func TestCrashAnywhereLeavesNothingOfAFunction(t *testing.T) {
 				}
 				in.Del()
 				lab.Same(t, before, h.Snapshot().Lasting())
-				lab.Must(t, w.client.Exchange("udp", w.to(false), token("after")))
+				lab.Must(t, w.client.Exchange("udp", w.to(false), lab.PingToken("after")))
 			})
 		}
 	}
@@ -167,9 +167,9 @@ func TestChainFollowsLabels(t *testing.T) {
 	w.ctl("chain", "add", "blue/c", "--group", "fw", "--from", "label:app=crawler", "--to", "label:role=server")
 	ask := func(c *lab.Container, n int) {
 		t.Helper()
-		tk := token("ask")
+		tk := lab.PingToken("ask")
 		lab.Must(t, c.Exchange("tcp", w.to(false), tk))
-		fw.sees(t, tk, n, n)
+		fw.Sees(t, tk, n, n)
 	}
 	ask(w.client, 0)
 	labelled := w.conf.With("args", map[string]any{"cni": map[string]any{"labels": []any{map[string]any{"key": "app", "value": "crawler"}}}})
@@ -187,7 +187,7 @@ func TestChainToAndFromOutside(t *testing.T) {
 			h := lab.NewHost(t)
 			outside := h.Outside("outside", "ext0", "203.0.113")
 			conf := h.Conf("blue", "web", web4, web6).With("gateway", gateway)
-			w := chained{Host: h, t: t, conf: conf, client: h.Attach("client", conf), server: h.Attach("server", published(conf, port("tcp", 8080, 80), port("udp", 8080, 80)))}
+			w := chained{Host: h, t: t, conf: conf, client: h.Attach("client", conf), server: h.Attach("server", lab.Published(conf, lab.Port("tcp", 8080, 80), lab.Port("udp", 8080, 80)))}
 			h.Sh("ip", "route", "replace", "default", "via", "203.0.113.9")
 			h.Sh("ip", "-6", "route", "replace", "default", "via", "2001:db8:113::9")
 			w.server.Echo(80)
@@ -195,11 +195,11 @@ func TestChainToAndFromOutside(t *testing.T) {
 			fw := w.bridge("fw")
 			led := func(from *lab.Container, network string, to netip.AddrPort, n int) {
 				t.Helper()
-				tk := token(network)
+				tk := lab.PingToken(network)
 				if err := from.Exchange(network, to, tk); err != nil {
 					t.Errorf("%s from %s to %s: %v", network, from.ID, to, err)
 				}
-				fw.sees(t, tk, n, n)
+				fw.Sees(t, tk, n, n)
 			}
 			out := func(n int) {
 				for _, a := range []netip.Addr{outside.IP4, outside.IP6} {
@@ -257,9 +257,9 @@ func TestChainLeadsNetworksThatComeLater(t *testing.T) {
 	late := w.Attach("late", w.Conf("blue", "late"))
 	agree()
 	for _, to := range []netip.Addr{w.server.IP4, outside.IP4} {
-		tk := token("late")
+		tk := lab.PingToken("late")
 		lab.Must(t, late.Exchange("tcp", addrPort(to, 80), tk))
-		fw.sees(t, tk, 1, 1)
+		fw.Sees(t, tk, 1, 1)
 	}
 	late.Reaches(netip.MustParseAddr("10.0.1.1"))
 	late.Del()
@@ -276,18 +276,18 @@ func TestChainsOnTwoBridges(t *testing.T) {
 	two := w.Conf("red", "web", web4).With("bridge", "br-two")
 	client, server := w.Attach("client2", two), w.Attach("server2", two.With("labels", map[string]string{"role": "server"}))
 	server.Echo(80)
-	theirs := watch(w.Function("fw2", two, "fw", 0).Bridges())
-	for from, f := range map[*lab.Container]*watched{w.client: fw, client: theirs} {
+	theirs := lab.Watch(w.Function("fw2", two, "fw", 0).Bridges())
+	for from, f := range map[*lab.Container]*lab.Watched{w.client: fw, client: theirs} {
 		to := map[*lab.Container]netip.Addr{w.client: w.server.IP4, client: server.IP4}[from]
 		lab.Eventually(t, "the chain to lead", func() bool {
-			tk := token("two")
-			return from.Exchange("udp", addrPort(to, 80), tk) == nil && lab.Within(lab.Patience()/20, func() bool { return f.saw(tk) == [2]int{1, 1} })
+			tk := lab.PingToken("two")
+			return from.Exchange("udp", addrPort(to, 80), tk) == nil && lab.Within(lab.Patience()/20, func() bool { return f.Saw(tk) == [2]int{1, 1} })
 		})
 	}
 	theirs.Del()
-	tk := token("still")
+	tk := lab.PingToken("still")
 	lab.Must(t, w.client.Exchange("tcp", w.to(false), tk))
-	fw.sees(t, tk, 1, 1)
+	fw.Sees(t, tk, 1, 1)
 }
 
 // A tenant's first chain comes in the middle of an ADD, and of a DEL: who is attached is led, and nothing is left of who goes.
@@ -325,9 +325,9 @@ func TestAFirstChainMeetsAnAddAndADel(t *testing.T) {
 		w.lead("fw")
 		lab.Must(t, goOn())
 		agrees()
-		tk := token("late")
+		tk := lab.PingToken("late")
 		lab.Must(t, late.Exchange("udp", w.to(false), tk))
-		fw.sees(t, tk, 1, 1)
+		fw.Sees(t, tk, 1, 1)
 		w.ctl("chain", "del", "blue/c")
 		late.Del()
 	}

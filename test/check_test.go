@@ -51,7 +51,7 @@ func TestCHECKNamesEachDifference(t *testing.T) {
 			a := c.Do("CHECK")
 			lab.Must(t, a.Failed())
 			d.spoil(c)
-			fails(t, c.Do("CHECK"), codeConflict, d.words...)
+			lab.Fails(t, c.Do("CHECK"), lab.CodeConflict, d.words...)
 			c.Conf = conf
 			c.Del()
 			lab.Same(t, before, h.Snapshot().Lasting())
@@ -60,7 +60,7 @@ func TestCHECKNamesEachDifference(t *testing.T) {
 	lab.Must(t, stays.Do("CHECK").Failed())
 	never := h.Container("never")
 	never.Conf = conf
-	fails(t, never.Do("CHECK"), codeConflict, "never/eth0 is not attached")
+	lab.Fails(t, never.Do("CHECK"), lab.CodeConflict, "never/eth0 is not attached")
 }
 
 // The addresses of the container that is spoiled: each case needs to know them.

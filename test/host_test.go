@@ -112,7 +112,7 @@ func TestTheHostReachesEndpointsOfEveryKindOfNetwork(t *testing.T) {
 func TestAliasesAreForTheHostAlone(t *testing.T) {
 	w := newOutsideWorld(t, "none")
 	routed := w.Attach("r", w.Conf("green", "routed", "10.5.0.0/24", "fd00:5::/64").With("gateway", "routed"))
-	nat := w.Attach("n", published(w.Conf("green", "nat", "10.6.0.0/24", "fd00:6::/64").With("gateway", "nat"), port("tcp", 8080, 80)))
+	nat := w.Attach("n", lab.Published(w.Conf("green", "nat", "10.6.0.0/24", "fd00:6::/64").With("gateway", "nat"), lab.Port("tcp", 8080, 80)))
 	w.Sh("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.ext0.rp_filter=0")
 	all := []*lab.Container{w.a, w.b, routed, nat}
 	var at []*lab.Capture

@@ -41,72 +41,72 @@ func subnets(list ...string) []any {
 }
 
 var mistakes = []mistake{
-	{"no namespace", func(_ *lab.Host, c *lab.Container) { c.Path += "-nowhere" }, codeNetNS, []string{"no such file"}},
-	{"a namespace that is a file", func(h *lab.Host, c *lab.Container) { c.Path = h.RunDir + "/conf.db" }, codeNetNS, []string{"a regular file"}},
-	{"a namespace that is a directory", func(h *lab.Host, c *lab.Container) { c.Path = h.RunDir }, codeNetNS, []string{"a directory"}},
-	{"a namespace of another kind", func(_ *lab.Host, c *lab.Container) { c.Path = "/proc/self/ns/mnt" }, codeNetNS, []string{"another kind"}},
-	{"the host's own namespace", func(_ *lab.Host, c *lab.Container) { c.Path = "/proc/self/ns/net" }, codeNetNS, []string{"the node's own"}},
-	{"an interface name of 16 characters", func(_ *lab.Host, c *lab.Container) { c.IfName = "eth0123456789abc" }, codeArgs, []string{"interface name"}},
-	{"an interface name with a slash", func(_ *lab.Host, c *lab.Container) { c.IfName = "eth/0" }, codeArgs, []string{"interface name"}},
-	{"a container id with a slash", func(_ *lab.Host, c *lab.Container) { c.ID = "a/b" }, codeArgs, []string{"containerID"}},
-	{"CNI_ARGS without equals sign", func(_ *lab.Host, c *lab.Container) { c.Args = "IP" }, codeArgs, []string{"IP"}},
-	{"CNI_ARGS that nobody knows", func(_ *lab.Host, c *lab.Container) { c.Args = "FOO=bar" }, codeArgs, []string{"FOO"}},
+	{"no namespace", func(_ *lab.Host, c *lab.Container) { c.Path += "-nowhere" }, lab.CodeNetNS, []string{"no such file"}},
+	{"a namespace that is a file", func(h *lab.Host, c *lab.Container) { c.Path = h.RunDir + "/conf.db" }, lab.CodeNetNS, []string{"a regular file"}},
+	{"a namespace that is a directory", func(h *lab.Host, c *lab.Container) { c.Path = h.RunDir }, lab.CodeNetNS, []string{"a directory"}},
+	{"a namespace of another kind", func(_ *lab.Host, c *lab.Container) { c.Path = "/proc/self/ns/mnt" }, lab.CodeNetNS, []string{"another kind"}},
+	{"the host's own namespace", func(_ *lab.Host, c *lab.Container) { c.Path = "/proc/self/ns/net" }, lab.CodeNetNS, []string{"the node's own"}},
+	{"an interface name of 16 characters", func(_ *lab.Host, c *lab.Container) { c.IfName = "eth0123456789abc" }, lab.CodeArgs, []string{"interface name"}},
+	{"an interface name with a slash", func(_ *lab.Host, c *lab.Container) { c.IfName = "eth/0" }, lab.CodeArgs, []string{"interface name"}},
+	{"a container id with a slash", func(_ *lab.Host, c *lab.Container) { c.ID = "a/b" }, lab.CodeArgs, []string{"containerID"}},
+	{"CNI_ARGS without equals sign", func(_ *lab.Host, c *lab.Container) { c.Args = "IP" }, lab.CodeArgs, []string{"IP"}},
+	{"CNI_ARGS that nobody knows", func(_ *lab.Host, c *lab.Container) { c.Args = "FOO=bar" }, lab.CodeArgs, []string{"FOO"}},
 
-	{"an unknown key", with("tennant", "blue"), codeConf, []string{`"tennant"`}},
-	{"a key of another type", with("subnets", "10.0.0.0/24"), codeConf, []string{"subnets"}},
-	{"no tenant", conf(func(c lab.Conf) lab.Conf { return c.Without("tenant") }), codeConf, []string{"tenant is missing"}},
-	{"a tenant with a slash", with("tenant", "../blue"), codeConf, []string{"not allowed"}},
-	{"a network that nobody declared", conf(func(c lab.Conf) lab.Conf { return c.Without("subnets").With("network", "nowhere") }), codeConf, []string{"blue/nowhere does not exist"}},
-	{"a prefix that is none", with("subnets", subnets("10.0.0.0/33")), codeConf, []string{"10.0.0.0/33"}},
-	{"host bits in the prefix", with("subnets", subnets("10.0.0.7/24")), codeConf, []string{"10.0.0.7/24"}},
-	{"a gateway outside its subnet", with("subnets", []any{map[string]any{"prefix": web4, "gateway": "10.0.9.1"}}), codeConf, []string{"10.0.9.1"}},
-	{"an overlap in one tenant", conf(func(c lab.Conf) lab.Conf { return c.With("network", "db").With("subnets", subnets("10.0.0.128/25")) }), codeConflict, []string{"overlaps", "blue/web"}},
-	{"a network declared differently", with("subnets", subnets("10.0.0.0/25")), codeConflict, []string{"declared differently", "subnets"}},
-	{"another VNI than before", with("vni", 4711), codeConflict, []string{"vni: 4711 is asked"}},
+	{"an unknown key", with("tennant", "blue"), lab.CodeConf, []string{`"tennant"`}},
+	{"a key of another type", with("subnets", "10.0.0.0/24"), lab.CodeConf, []string{"subnets"}},
+	{"no tenant", conf(func(c lab.Conf) lab.Conf { return c.Without("tenant") }), lab.CodeConf, []string{"tenant is missing"}},
+	{"a tenant with a slash", with("tenant", "../blue"), lab.CodeConf, []string{"not allowed"}},
+	{"a network that nobody declared", conf(func(c lab.Conf) lab.Conf { return c.Without("subnets").With("network", "nowhere") }), lab.CodeConf, []string{"blue/nowhere does not exist"}},
+	{"a prefix that is none", with("subnets", subnets("10.0.0.0/33")), lab.CodeConf, []string{"10.0.0.0/33"}},
+	{"host bits in the prefix", with("subnets", subnets("10.0.0.7/24")), lab.CodeConf, []string{"10.0.0.7/24"}},
+	{"a gateway outside its subnet", with("subnets", []any{map[string]any{"prefix": web4, "gateway": "10.0.9.1"}}), lab.CodeConf, []string{"10.0.9.1"}},
+	{"an overlap in one tenant", conf(func(c lab.Conf) lab.Conf { return c.With("network", "db").With("subnets", subnets("10.0.0.128/25")) }), lab.CodeConflict, []string{"overlaps", "blue/web"}},
+	{"a network declared differently", with("subnets", subnets("10.0.0.0/25")), lab.CodeConflict, []string{"declared differently", "subnets"}},
+	{"another VNI than before", with("vni", 4711), lab.CodeConflict, []string{"vni: 4711 is asked"}},
 	{"the VNI of another network", conf(func(c lab.Conf) lab.Conf {
 		return c.With("network", "db").With("subnets", subnets(db4)).With("vni", 77)
-	}), codeConflict, []string{"vni 77 belongs to network green/seven"}},
-	{"a VNI that is too large", with("vni", 1<<24), codeConf, []string{"vni"}},
+	}), lab.CodeConflict, []string{"vni 77 belongs to network green/seven"}},
+	{"a VNI that is too large", with("vni", 1<<24), lab.CodeConf, []string{"vni"}},
 	{"an MTU above the underlay's", conf(func(c lab.Conf) lab.Conf {
 		return c.With("network", "db").With("subnets", subnets(db4)).With("mtu", 1451)
-	}), codeConf, []string{"mtu 1451"}},
+	}), lab.CodeConf, []string{"mtu 1451"}},
 	{"an MTU below IPv6's", conf(func(c lab.Conf) lab.Conf {
 		return c.With("network", "db").With("subnets", subnets(db6)).With("mtu", 1279)
-	}), codeConf, []string{"mtu 1279"}},
-	{"a gateway mode that is not there", with("gateway", "masquerade"), codeConf, []string{"masquerade", "none, nat or routed"}},
-	{"another gateway mode than before", with("gateway", "nat"), codeConflict, []string{`gateway: "nat" is asked, "none" stands`}},
-	{"a routed prefix that the host has", declares("10.200.0.0/24", "gateway", "routed"), codeConflict, []string{"10.200.0.0/24", "overlaps a route of the host"}},
-	{"a routed prefix in one that the host has", declares("10.200.0.128/25", "gateway", "routed"), codeConflict, []string{"10.200.0.128/25", "overlaps a route of the host"}},
-	{"a routed prefix that another tenant has", declares("10.201.0.0/25", "gateway", "routed"), codeConflict, []string{"10.201.0.0/24", "green/routed", "the host routes both"}},
-	{"an egress address of another node", declares("10.0.9.0/24", "gateway", "nat", "egressAddress", "192.0.2.77"), codeConf, []string{"192.0.2.77", "not an address of this node"}},
-	{"an egress address without NAT", declares("10.0.9.0/24", "egressAddress", "10.200.0.1"), codeConf, []string{"egressAddress"}},
-	{"an uplink that is not there", declares("10.0.9.0/24", "provider", map[string]any{"uplink": "lan", "vlan": 7}), codeConf, []string{"uplink lan does not exist"}},
+	}), lab.CodeConf, []string{"mtu 1279"}},
+	{"a gateway mode that is not there", with("gateway", "masquerade"), lab.CodeConf, []string{"masquerade", "none, nat or routed"}},
+	{"another gateway mode than before", with("gateway", "nat"), lab.CodeConflict, []string{`gateway: "nat" is asked, "none" stands`}},
+	{"a routed prefix that the host has", declares("10.200.0.0/24", "gateway", "routed"), lab.CodeConflict, []string{"10.200.0.0/24", "overlaps a route of the host"}},
+	{"a routed prefix in one that the host has", declares("10.200.0.128/25", "gateway", "routed"), lab.CodeConflict, []string{"10.200.0.128/25", "overlaps a route of the host"}},
+	{"a routed prefix that another tenant has", declares("10.201.0.0/25", "gateway", "routed"), lab.CodeConflict, []string{"10.201.0.0/24", "green/routed", "the host routes both"}},
+	{"an egress address of another node", declares("10.0.9.0/24", "gateway", "nat", "egressAddress", "192.0.2.77"), lab.CodeConf, []string{"192.0.2.77", "not an address of this node"}},
+	{"an egress address without NAT", declares("10.0.9.0/24", "egressAddress", "10.200.0.1"), lab.CodeConf, []string{"egressAddress"}},
+	{"an uplink that is not there", declares("10.0.9.0/24", "provider", map[string]any{"uplink": "lan", "vlan": 7}), lab.CodeConf, []string{"uplink lan does not exist"}},
 
-	{"host port 0", publishes(0, 80), codeConf, []string{"hostPort 0"}},
-	{"host port 65536", publishes(65536, 80), codeConf, []string{"hostPort 65536"}},
-	{"container port 0", publishes(8080, 0), codeConf, []string{"containerPort 0"}},
-	{"a host port that another container has", publishes(7777, 80), codeConflict, []string{"7777", "published by seven/eth0", "green/seven"}},
-	{"rate 0", with("runtimeConfig", map[string]any{"bandwidth": map[string]any{"ingressRate": 0, "ingressBurst": 8}}), codeConf, []string{"ingressRate is 0"}},
-	{"an absurd rate", with("runtimeConfig", map[string]any{"bandwidth": map[string]any{"egressRate": 1 << 50}}), codeConf, []string{"egressRate"}},
+	{"host port 0", publishes(0, 80), lab.CodeConf, []string{"hostPort 0"}},
+	{"host port 65536", publishes(65536, 80), lab.CodeConf, []string{"hostPort 65536"}},
+	{"container port 0", publishes(8080, 0), lab.CodeConf, []string{"containerPort 0"}},
+	{"a host port that another container has", publishes(7777, 80), lab.CodeConflict, []string{"7777", "published by seven/eth0", "green/seven"}},
+	{"rate 0", with("runtimeConfig", map[string]any{"bandwidth": map[string]any{"ingressRate": 0, "ingressBurst": 8}}), lab.CodeConf, []string{"ingressRate is 0"}},
+	{"an absurd rate", with("runtimeConfig", map[string]any{"bandwidth": map[string]any{"egressRate": 1 << 50}}), lab.CodeConf, []string{"egressRate"}},
 
-	{"an address outside", with("runtimeConfig", map[string]any{"ips": []string{"192.0.2.1"}}), codeConf, []string{"192.0.2.1"}},
-	{"an address that is none", with("runtimeConfig", map[string]any{"ips": []string{"10.0.0"}}), codeConf, []string{"10.0.0"}},
-	{"the gateway's address", func(_ *lab.Host, c *lab.Container) { c.Args = "IP=10.0.0.1" }, codeConf, []string{"is the gateway"}},
-	{"the broadcast address", func(_ *lab.Host, c *lab.Container) { c.Args = "IP=10.0.0.255" }, codeConf, []string{"broadcast"}},
-	{"an address that is taken", func(_ *lab.Host, c *lab.Container) { c.Args = "IP=10.0.0.2" }, codeConflict, []string{"10.0.0.2"}},
+	{"an address outside", with("runtimeConfig", map[string]any{"ips": []string{"192.0.2.1"}}), lab.CodeConf, []string{"192.0.2.1"}},
+	{"an address that is none", with("runtimeConfig", map[string]any{"ips": []string{"10.0.0"}}), lab.CodeConf, []string{"10.0.0"}},
+	{"the gateway's address", func(_ *lab.Host, c *lab.Container) { c.Args = "IP=10.0.0.1" }, lab.CodeConf, []string{"is the gateway"}},
+	{"the broadcast address", func(_ *lab.Host, c *lab.Container) { c.Args = "IP=10.0.0.255" }, lab.CodeConf, []string{"broadcast"}},
+	{"an address that is taken", func(_ *lab.Host, c *lab.Container) { c.Args = "IP=10.0.0.2" }, lab.CodeConflict, []string{"10.0.0.2"}},
 	{"no address left", conf(func(c lab.Conf) lab.Conf {
 		return c.With("tenant", "green").With("network", "full").With("subnets", subnets("10.9.0.0/30"))
-	}), codeExhausted, []string{"no free address"}},
-	{"a MAC that is taken", func(_ *lab.Host, c *lab.Container) { c.Args = "MAC=0a:58:0a:00:00:02" }, codeConflict, []string{"0a:58:0a:00:00:02"}},
-	{"a multicast MAC", func(_ *lab.Host, c *lab.Container) { c.Args = "MAC=01:00:5e:00:00:01" }, codeConf, []string{"multicast"}},
-	{"the router's MAC", func(_ *lab.Host, c *lab.Container) { c.Args = "MAC=0a:58:00:00:00:01" }, codeConf, []string{"gateway"}},
+	}), lab.CodeExhausted, []string{"no free address"}},
+	{"a MAC that is taken", func(_ *lab.Host, c *lab.Container) { c.Args = "MAC=0a:58:0a:00:00:02" }, lab.CodeConflict, []string{"0a:58:0a:00:00:02"}},
+	{"a multicast MAC", func(_ *lab.Host, c *lab.Container) { c.Args = "MAC=01:00:5e:00:00:01" }, lab.CodeConf, []string{"multicast"}},
+	{"the router's MAC", func(_ *lab.Host, c *lab.Container) { c.Args = "MAC=0a:58:00:00:00:01" }, lab.CodeConf, []string{"gateway"}},
 
-	{"a bridge that is not ours", with("bridge", "br-other"), codeConflict, []string{"br-other"}},
-	{"a bridge name of 16 characters", with("bridge", "br-0123456789abc"), codeConf, []string{"bridge"}},
-	{"a relative data directory", with("dataDir", "data"), codeConf, []string{"dataDir"}},
-	{"no OVSDB socket", with("ovsRunDir", "/nowhere"), codeLater, []string{"/nowhere/db.sock"}},
-	{"an OVSDB socket that is a file", func(_ *lab.Host, c *lab.Container) { c.Conf = c.Conf.With("ovsRunDir", fakeRunDir(c, false)) }, codeLater, []string{"db.sock"}},
-	{"a data directory below a file", func(h *lab.Host, c *lab.Container) { c.Conf = c.Conf.With("dataDir", h.RunDir+"/conf.db/data") }, codeLater, []string{"conf.db"}},
+	{"a bridge that is not ours", with("bridge", "br-other"), lab.CodeConflict, []string{"br-other"}},
+	{"a bridge name of 16 characters", with("bridge", "br-0123456789abc"), lab.CodeConf, []string{"bridge"}},
+	{"a relative data directory", with("dataDir", "data"), lab.CodeConf, []string{"dataDir"}},
+	{"no OVSDB socket", with("ovsRunDir", "/nowhere"), lab.CodeLater, []string{"/nowhere/db.sock"}},
+	{"an OVSDB socket that is a file", func(_ *lab.Host, c *lab.Container) { c.Conf = c.Conf.With("ovsRunDir", fakeRunDir(c, false)) }, lab.CodeLater, []string{"db.sock"}},
+	{"a data directory below a file", func(h *lab.Host, c *lab.Container) { c.Conf = c.Conf.With("dataDir", h.RunDir+"/conf.db/data") }, lab.CodeLater, []string{"conf.db"}},
 }
 
 // declares makes the configuration declare a network of its own, with that subnet and further keys.
@@ -146,7 +146,7 @@ func TestBadInputChangesNothing(t *testing.T) {
 			path := c.Path
 			m.make(h, c)
 			before := append(h.Snapshot(), inside(t, path))
-			fails(t, c.Do("ADD"), m.code, m.words...)
+			lab.Fails(t, c.Do("ADD"), m.code, m.words...)
 			lab.Same(t, before, append(h.Snapshot(), inside(t, path)))
 		})
 	}
@@ -156,7 +156,7 @@ func TestBadInputChangesNothing(t *testing.T) {
 		c.Conf = h.Conf("blue", "web", web4, web6)
 		c.Sh("ip", "link", "add", "eth0", "type", "veth", "peer", "eth1")
 		before := append(h.Snapshot(), inside(t, c.Path)).Lasting()
-		fails(t, c.Do("ADD"), codeConflict, "eth0")
+		lab.Fails(t, c.Do("ADD"), lab.CodeConflict, "eth0")
 		lab.Same(t, before, append(h.Snapshot(), inside(t, c.Path)).Lasting())
 	})
 	for what, stdin := range map[string]string{"nothing": "", "no JSON": "{", "a list": "[]", "a number": "7"} {
@@ -224,8 +224,8 @@ func TestWhatDoesNotAnswerEndsInTryAgainLater(t *testing.T) {
 		waiting.Go(func() {
 			start := time.Now()
 			a, err := h.Exec(c.Call("ADD"))
-			if err != nil || a.Code() != codeLater {
-				t.Errorf("%s: %v %v, want code %d", what, err, a.Failed(), codeLater)
+			if err != nil || a.Code() != lab.CodeLater {
+				t.Errorf("%s: %v %v, want code %d", what, err, a.Failed(), lab.CodeLater)
 			}
 			t.Logf("%s: it ends after %s", what, time.Since(start).Round(time.Millisecond))
 			if out, err := lab.RunIn(t, h.NetNS, "ip", "link", "show", c.Port()); err == nil {
@@ -261,7 +261,7 @@ func TestACorruptStoreIsReportedAndLeftAlone(t *testing.T) {
 	before, err := os.ReadFile(h.Store().Path())
 	lab.Must(t, err)
 	for _, verb := range []string{"ADD", "DEL", "CHECK", "GC"} {
-		fails(t, c.Do(verb), codeIO, "corrupt", h.Store().Path())
+		lab.Fails(t, c.Do(verb), lab.CodeIO, "corrupt", h.Store().Path())
 	}
 	after, err := os.ReadFile(h.Store().Path())
 	if err != nil || string(after) != string(before) {

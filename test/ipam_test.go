@@ -61,7 +61,7 @@ func TestAStaticAddressIsTakenAsItIs(t *testing.T) {
 	before := h.Snapshot().Lasting()
 	b := h.Container("b")
 	b.Conf = static("10.0.0.7/24")
-	fails(t, b.Do("ADD"), codeConflict, "10.0.0.7")
+	lab.Fails(t, b.Do("ADD"), lab.CodeConflict, "10.0.0.7")
 	lab.Same(t, before, h.Snapshot().Lasting())
 }
 
@@ -79,9 +79,9 @@ func TestAFailedADDGivesForeignAddressesBack(t *testing.T) {
 		words        []string
 	}{
 		{"no address left", "10.9.0.0/30", func(c lab.Conf) lab.Conf { return c.With("runtimeConfig", map[string]any{"ips": []string{"10.9.0.9"}}) }, 999, []string{"host-local"}},
-		{"an address outside the network", "10.77.0.0/24", nil, codeConf, []string{"10.77.0.2", "in no subnet of network blue/small"}},
-		{"another gateway", "10.9.0.128/25", nil, codeConf, []string{"gateway 10.9.0.129"}},
-		{"no such plugin", "10.9.0.0/24", func(c lab.Conf) lab.Conf { return c.With("ipam", map[string]any{"type": "nowhere"}) }, codeConf, []string{"nowhere"}},
+		{"an address outside the network", "10.77.0.0/24", nil, lab.CodeConf, []string{"10.77.0.2", "in no subnet of network blue/small"}},
+		{"another gateway", "10.9.0.128/25", nil, lab.CodeConf, []string{"gateway 10.9.0.129"}},
+		{"no such plugin", "10.9.0.0/24", func(c lab.Conf) lab.Conf { return c.With("ipam", map[string]any{"type": "nowhere"}) }, lab.CodeConf, []string{"nowhere"}},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			h := h.For(t)
@@ -91,7 +91,7 @@ func TestAFailedADDGivesForeignAddressesBack(t *testing.T) {
 			}
 			c := h.Container("c")
 			c.Conf = conf
-			fails(t, c.Do("ADD"), tc.code, tc.words...)
+			lab.Fails(t, c.Do("ADD"), tc.code, tc.words...)
 			lab.Same(t, before, h.Snapshot().Lasting())
 			if l := leases(t, dir); len(l) > 0 {
 				t.Errorf("leases are left: %v", l)

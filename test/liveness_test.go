@@ -11,11 +11,11 @@ import (
 )
 
 // shared is a group of two bridges that a chain leads to, before an IDS of its own.
-func (w chained) shared(options ...string) (*watched, *watched, *watched) {
+func (w chained) shared(options ...string) (*lab.Watched, *lab.Watched, *lab.Watched) {
 	w.t.Helper()
 	w.ctl(append([]string{"group", "add", "blue/fw"}, options...)...)
-	one := watch(w.Function("fw1", w.conf, "fw", 0).Bridges())
-	two := watch(w.Function("fw2", w.conf, "fw", 0).Bridges())
+	one := lab.Watch(w.Function("fw1", w.conf, "fw", 0).Bridges())
+	two := lab.Watch(w.Function("fw2", w.conf, "fw", 0).Bridges())
 	ids := w.bridge("ids")
 	w.lead("fw", "ids")
 	return one, two, ids
@@ -37,12 +37,12 @@ func (w chained) fresh(n int) (string, int) {
 }
 
 // avoids waits until new connections go through two and none through one.
-func (w chained) avoids(t *testing.T, one, two *watched) {
+func (w chained) avoids(t *testing.T, one, two *lab.Watched) {
 	t.Helper()
 	start := time.Now()
 	lab.Eventually(t, "new connections to avoid the dead function", func() bool {
 		prefix, failed := w.fresh(10)
-		return failed == 0 && one.saw(prefix)[0] == 0 && two.saw(prefix)[0] == 10
+		return failed == 0 && one.Saw(prefix)[0] == 0 && two.Saw(prefix)[0] == 10
 	})
 	t.Logf("all new connections avoid it %d ms later", time.Since(start).Milliseconds())
 }
@@ -67,23 +67,23 @@ func TestChainPassesByTheDead(t *testing.T) {
 					before := w.Drops()
 					port.Link("down")
 					w.avoids(t, one, two)
-					tk := token("standing")
+					tk := lab.PingToken("standing")
 					err := say(tk)
 					switch {
 					case on == "open" && err != nil:
 						t.Errorf("%s down: a connection that has the open function stops: %v", name, err)
 					case on == "open":
-						ids.sees(t, tk, 1, 1)
+						ids.Sees(t, tk, 1, 1)
 					case err == nil:
 						t.Errorf("%s down: a connection that has the closed function goes on", name)
 					case w.Drops()["function-down"] <= before["function-down"]:
 						t.Errorf("%s down: what is dropped is not counted: %v", name, w.Drops())
 					}
 					port.Link("up")
-					lab.Eventually(t, "the connection to go on", func() bool { return say(token("back")) == nil })
+					lab.Eventually(t, "the connection to go on", func() bool { return say(lab.PingToken("back")) == nil })
 					lab.Eventually(t, "new connections to come to it again", func() bool {
 						prefix, _ := w.fresh(10)
-						return one.saw(prefix)[0] > 0
+						return one.Saw(prefix)[0] > 0
 					})
 				}
 			})
@@ -92,14 +92,14 @@ func TestChainPassesByTheDead(t *testing.T) {
 }
 
 // pinned opens connections until one has the function, and returns what says something on it.
-func (w chained) pinned(t *testing.T, f *watched) func(string) error {
+func (w chained) pinned(t *testing.T, f *lab.Watched) func(string) error {
 	t.Helper()
 	for range 64 {
 		conn, err := w.client.Connect("udp", w.to(false))
 		lab.Must(t, err)
-		tk := token("pin")
+		tk := lab.PingToken("pin")
 		lab.Must(t, lab.Say(conn, tk))
-		if lab.Within(lab.Patience()/100, func() bool { return f.saw(tk)[0] > 0 }) {
+		if lab.Within(lab.Patience()/100, func() bool { return f.Saw(tk)[0] > 0 }) {
 			w.Cleanup(func() { _ = conn.Close() })
 			return func(token string) error { return lab.SayWithin(conn, token, 500*time.Millisecond) }
 		}
@@ -138,8 +138,8 @@ func TestChainProbesFindTheHung(t *testing.T) {
 				prepare = (*lab.Function).Routes
 				hang, mend = [][]string{{"sysctl", "-qw", "net.ipv4.ip_forward=0"}}, [][]string{{"sysctl", "-qw", "net.ipv4.ip_forward=1"}, {"sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0"}}
 			}
-			one := watch(prepare(w.Function("fw1", w.conf, "fw", 0)))
-			two := watch(prepare(w.Function("fw2", w.conf, "fw", 0)))
+			one := lab.Watch(prepare(w.Function("fw1", w.conf, "fw", 0)))
+			two := lab.Watch(prepare(w.Function("fw2", w.conf, "fw", 0)))
 			w.lead("fw")
 			d := w.Tenetd()
 			state := func(name string) string {
@@ -169,7 +169,7 @@ func TestChainProbesFindTheHung(t *testing.T) {
 			lab.Eventually(t, "the function to serve again", func() bool { return state("fw1") == "serves" })
 			lab.Eventually(t, "new connections to come to it again", func() bool {
 				prefix, _ := w.fresh(10)
-				return one.saw(prefix)[0] > 0
+				return one.Saw(prefix)[0] > 0
 			})
 			if s := state("fw2"); s != "serves" {
 				t.Errorf("the other one is %s", s)
@@ -191,16 +191,16 @@ func TestChainWaitsForAProbedFunction(t *testing.T) {
 	w.Function("fw1", w.conf, "fw", 0).Bridges()
 	w.lead("fw")
 	w.Tenetd()
-	two := watch(w.Function("fw2", w.conf, "fw", 100))
+	two := lab.Watch(w.Function("fw2", w.conf, "fw", 100))
 	for range 5 {
 		prefix, failed := w.fresh(10)
-		if failed > 0 || two.saw(prefix)[0] > 0 {
-			t.Errorf("%d of 10 connections fail, and %d come to a function that is not set up", failed, two.saw(prefix)[0])
+		if failed > 0 || two.Saw(prefix)[0] > 0 {
+			t.Errorf("%d of 10 connections fail, and %d come to a function that is not set up", failed, two.Saw(prefix)[0])
 		}
 	}
 	two.Bridges()
 	lab.Eventually(t, "connections to come to it", func() bool {
 		prefix, failed := w.fresh(10)
-		return failed == 0 && two.saw(prefix)[0] > 0
+		return failed == 0 && two.Saw(prefix)[0] > 0
 	})
 }

@@ -12,10 +12,10 @@ import (
 )
 
 // one makes a group of one function, which mode and prepare make what it is, and the chain blue/c through the groups.
-func (w chained) one(group, mode string, prepare func(*lab.Function) *lab.Function) *watched {
+func (w chained) one(group, mode string, prepare func(*lab.Function) *lab.Function) *lab.Watched {
 	w.t.Helper()
 	w.ctl("group", "add", "blue/"+group, "--mode", mode)
-	return watch(prepare(w.Function(group+"1", w.conf, group, 0)))
+	return lab.Watch(prepare(w.Function(group+"1", w.conf, group, 0)))
 }
 
 // A router between its ports leaves addresses as they are; both directions pass it, whichever network the server is in.
@@ -27,26 +27,26 @@ func TestChainModeRouted(t *testing.T) {
 	before := w.bridge("fw")
 	w.lead("fw", "rt")
 	for name, exchange := range ways(w) {
-		tk := token(name)
+		tk := lab.PingToken(name)
 		if err := exchange(tk); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		router.sees(t, tk, 1, 1)
-		before.sees(t, tk, 1, 1)
+		router.Sees(t, tk, 1, 1)
+		before.Sees(t, tk, 1, 1)
 	}
 	for _, to := range []netip.Addr{other.IP4, other.IP6} {
-		tk := token("other")
+		tk := lab.PingToken("other")
 		if err := w.client.Exchange("tcp", netip.AddrPortFrom(to, 80), tk); err != nil {
 			t.Errorf("to another network: %v", err)
 		}
-		router.sees(t, tk, 1, 1)
+		router.Sees(t, tk, 1, 1)
 	}
 	// What its firewall does not let through does not pass.
 	router.Filters("inet", "tcp dport 80")
-	if err := w.client.Exchange("tcp", w.to(false), token("filtered")); err == nil {
+	if err := w.client.Exchange("tcp", w.to(false), lab.PingToken("filtered")); err == nil {
 		t.Error("the function's firewall forbids it, and it passes")
 	}
-	lab.Must(t, w.client.Exchange("udp", w.to(false), token("allowed")))
+	lab.Must(t, w.client.Exchange("udp", w.to(false), lab.PingToken("allowed")))
 	// Its own address is an endpoint's.
 	w.client.Reaches(router.In.IP4)
 }
@@ -64,7 +64,7 @@ func TestChainThroughOnePort(t *testing.T) {
 	k := one.Capture()
 	w.lead("rt")
 	for name, exchange := range ways(w) {
-		tk := token(name)
+		tk := lab.PingToken(name)
 		if err := exchange(tk); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -92,12 +92,12 @@ func TestChainModeRewritingMasquerade(t *testing.T) {
 		}
 	}
 	for name, exchange := range ways(w) {
-		tk := token(name)
+		tk := lab.PingToken(name)
 		if err := exchange(tk); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		for _, f := range []*watched{before, nat, behind} {
-			f.sees(t, tk, 1, 1)
+		for _, f := range []*lab.Watched{before, nat, behind} {
+			f.Sees(t, tk, 1, 1)
 		}
 	}
 }
@@ -126,11 +126,11 @@ func TestChainModeRewritingProxy(t *testing.T) {
 	}()
 	w.server.Tell(81)
 	w.lead("proxy", "ids")
-	tk := token("proxied")
+	tk := lab.PingToken("proxied")
 	lab.Must(t, w.client.Exchange("tcp", w.to(false), tk))
-	proxy.sees(t, tk, 1, 1)
-	behind.sees(t, tk, 1, 1)
-	for _, frame := range behind.in.Frames(lab.With(tk)) {
+	proxy.Sees(t, tk, 1, 1)
+	behind.Sees(t, tk, 1, 1)
+	for _, frame := range behind.Forward.Frames(lab.With(tk)) {
 		if from := netip.AddrFrom4([4]byte(frame[26:30])); from != proxy.Out.IP4 {
 			t.Errorf("behind the proxy %s asks, want the proxy's egress %s", from, proxy.Out.IP4)
 		}
@@ -170,11 +170,11 @@ func TestChainAsymmetric(t *testing.T) {
 	fw := w.bridge("fw")
 	w.ctl("chain", "add", "blue/c", "--group", "fw", "--from", "any", "--to", "label:role=server", "--asymmetric")
 	for name, exchange := range ways(w) {
-		tk := token(name)
+		tk := lab.PingToken(name)
 		if err := exchange(tk); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		fw.sees(t, tk, 1, 0)
+		fw.Sees(t, tk, 1, 0)
 	}
 }
 
@@ -208,11 +208,11 @@ func TestChainClassifiersPick(t *testing.T) {
 			w.Sh("ovs-appctl", "dpctl/flush-conntrack")
 			try := func(c *lab.Container, to netip.Addr, what string, n int) {
 				network, port, _ := strings.Cut(what, " ")
-				tk := token(network + port)
+				tk := lab.PingToken(network + port)
 				if err := c.Exchange(network, netip.MustParseAddrPort(to.String()+port), tk); err != nil {
 					t.Errorf("%s: %v", what, err)
 				}
-				fw.sees(t, tk, n, n)
+				fw.Sees(t, tk, n, n)
 			}
 			for _, what := range tc.not {
 				try(w.client, server, what, 0)
@@ -247,7 +247,7 @@ func TestChainLeadsFragments(t *testing.T) {
 		if err := lab.Say(conn, long); err != nil {
 			t.Errorf("a datagram of %d bytes: %v", len(long), err)
 		}
-		fw.sees(t, tk, 1, 1)
+		fw.Sees(t, tk, 1, 1)
 		lab.Must(t, conn.Close())
 	}
 }

@@ -180,7 +180,7 @@ func TestATenantLeavesWithItsEgressAddress(t *testing.T) {
 	d := w.Container("d")
 	d.Conf = w.Conf("yellow", "web", web4).With("gateway", "nat").With("egressAddress", "203.0.113.78")
 	before := w.Snapshot()
-	fails(t, d.Do("ADD"), codeConf, "egressAddress 203.0.113.78", "not an address of this node")
+	lab.Fails(t, d.Do("ADD"), lab.CodeConf, "egressAddress 203.0.113.78", "not an address of this node")
 	lab.Same(t, before, w.Snapshot())
 }
 
@@ -190,7 +190,7 @@ func TestATenantThatLeavesByNATComesNowhereElse(t *testing.T) {
 	db := w.Attach("db", w.Conf("blue", "db", db4, db6))
 	peer := w.Attach("peer", w.Conf("blue", "db", db4, db6))
 	// Published ports make the host accept packets for its loopback that come in from elsewhere.
-	w.Attach("p", published(w.Conf("green", "web", web4, web6).With("gateway", "nat"), port("tcp", 8080, 80)))
+	w.Attach("p", lab.Published(w.Conf("green", "web", web4, web6).With("gateway", "nat"), lab.Port("tcp", 8080, 80)))
 	host := w.Itself()
 	host.Serve(8000)
 	gate, at := w.On(vnet.GatewayLink).Capture(), db.Capture()

@@ -13,16 +13,6 @@ import (
 	"github.com/tenet-cni/tenet/test/lab"
 )
 
-// published is a container's configuration with ports of the host that lead to it.
-func published(c lab.Conf, ports ...map[string]any) lab.Conf {
-	return c.With("capabilities", map[string]bool{"portMappings": true}).With("runtimeConfig", map[string]any{"portMappings": ports})
-}
-
-// port is one element of portMappings.
-func port(protocol string, host, container int) map[string]any {
-	return map[string]any{"hostPort": host, "containerPort": container, "protocol": protocol}
-}
-
 // crafted are frames of c to its router that hold a payload.
 type crafted struct {
 	c     *lab.Container
@@ -107,7 +97,7 @@ func TestWithoutAGatewayNothingLeavesTheTenant(t *testing.T) {
 	w := newOutsideWorld(t, "none")
 	// Somebody on the host has a way out, and somebody of the tenant a published port: the host forwards.
 	w.Attach("c", w.Conf("green", "web", web4, web6).With("gateway", "nat")).Reaches(w.server.IP4)
-	w.Attach("d", published(w.Conf("blue", "web", web4, web6), port("tcp", 8080, 80)))
+	w.Attach("d", lab.Published(w.Conf("blue", "web", web4, web6), lab.Port("tcp", 8080, 80)))
 	host, gw4, gw6 := w.Itself(), "10.0.0.1", "fd00:1::1"
 	host.Reaches(w.a.Alias(w.a.IP4))
 	host.Reaches(w.a.Alias(w.a.IP6))

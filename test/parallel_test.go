@@ -86,7 +86,7 @@ func TestADDAndDELOfOneAttachmentAtOnceEndInOneCleanState(t *testing.T) {
 			c.Del()
 		} else {
 			detached++
-			fails(t, a, codeConflict, "there is no record of it")
+			lab.Fails(t, a, lab.CodeConflict, "there is no record of it")
 		}
 		lab.Same(t, before, h.Snapshot().Lasting())
 	}

@@ -182,9 +182,9 @@ func TestAProviderNetworkIsAVLANOnTheWire(t *testing.T) {
 		c := w.Container("c")
 		c.Conf = w.Conf("green", "office", "172.21.0.0/24").With("provider", map[string]any{"uplink": "lan", "vlan": 100})
 		before := w.Snapshot()
-		fails(t, c.Do("ADD"), codeConflict, "VLAN 100 of uplink lan", "blue/office")
+		lab.Fails(t, c.Do("ADD"), lab.CodeConflict, "VLAN 100 of uplink lan", "blue/office")
 		c.Conf = w.Conf("green", "office", "172.21.0.0/24").With("provider", map[string]any{"uplink": "lan", "vlan": 200})
-		fails(t, c.Do("ADD"), codeConf, "vlan 200", "100-199")
+		lab.Fails(t, c.Do("ADD"), lab.CodeConf, "vlan 200", "100-199")
 		lab.Same(t, before, w.Snapshot())
 	})
 }

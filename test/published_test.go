@@ -30,8 +30,8 @@ func newPublishing(t *testing.T, gateway string) publishing {
 	if gateway == "routed" { // which cannot overlap
 		red = []string{db4, db6}
 	}
-	p.a = h.Attach("a", published(h.Conf("blue", "web", blue...).With("gateway", gateway), port("tcp", 8080, 80), port("udp", 8080, 80)))
-	p.b = h.Attach("b", published(h.Conf("red", "web", red...).With("gateway", gateway), port("tcp", 8081, 80), port("udp", 8081, 80)))
+	p.a = h.Attach("a", lab.Published(h.Conf("blue", "web", blue...).With("gateway", gateway), lab.Port("tcp", 8080, 80), lab.Port("udp", 8080, 80)))
+	p.b = h.Attach("b", lab.Published(h.Conf("red", "web", red...).With("gateway", gateway), lab.Port("tcp", 8081, 80), lab.Port("udp", 8081, 80)))
 	p.ports = map[*lab.Container]uint16{p.a: 8080, p.b: 8081}
 	p.a.Tell(80)
 	p.b.Tell(80)
@@ -112,14 +112,14 @@ func TestAPortIsPublishedAtOneAddressOfTheHost(t *testing.T) {
 	w := newOutsideWorld(t, "nat")
 	w.Sh("ip", "address", "add", "203.0.113.2/24", "dev", "ext0")
 	at := func(ip string) map[string]any {
-		m := port("tcp", 8080, 80)
+		m := lab.Port("tcp", 8080, 80)
 		m["hostIP"] = ip
 		return m
 	}
 	conf := w.Conf("green", "web", web4, web6).With("gateway", "nat")
 	var all []*lab.Container
 	for _, ip := range []string{"203.0.113.1", "203.0.113.2", "127.0.0.1", "2001:db8:113::1", "::1"} {
-		c := w.Attach("at"+strings.NewReplacer(".", "", ":", "").Replace(ip), published(conf, at(ip)))
+		c := w.Attach("at"+strings.NewReplacer(".", "", ":", "").Replace(ip), lab.Published(conf, at(ip)))
 		c.Tell(80)
 		asks(t, w.Itself(), "tcp", netip.AddrPortFrom(netip.MustParseAddr(ip), 8080), c)
 		all = append(all, c)
@@ -129,9 +129,9 @@ func TestAPortIsPublishedAtOneAddressOfTheHost(t *testing.T) {
 	}
 	asks(t, w.server, "tcp", netip.MustParseAddrPort("[2001:db8:113::1]:8080"), all[3])
 	c := w.Container("taken")
-	c.Conf = published(conf, port("tcp", 8080, 80)) // all addresses
+	c.Conf = lab.Published(conf, lab.Port("tcp", 8080, 80)) // all addresses
 	before := w.Snapshot()
-	fails(t, c.Do("ADD"), codeConflict, "8080", "/eth0 of network green/web")
+	lab.Fails(t, c.Do("ADD"), lab.CodeConflict, "8080", "/eth0 of network green/web")
 	lab.Same(t, before, w.Snapshot())
 }
 
@@ -144,19 +144,19 @@ func TestAPortThatIsTakenIsRefusedWithItsHolder(t *testing.T) {
 		port  map[string]any
 		words []string
 	}{
-		{port("tcp", 8080, 81), []string{"8080", "a/eth0", "blue/web"}},
-		{port("udp", 8081, 81), []string{"8081", "b/eth0", "red/web"}},
-		{port("tcp", 9000, 81), []string{"9000", "in use by", "test"}},
-		{port("tcp", 9001, 81), []string{"9001", "in use by"}},
-		{port("udp", 9002, 81), []string{"9002", "in use by"}},
+		{lab.Port("tcp", 8080, 81), []string{"8080", "a/eth0", "blue/web"}},
+		{lab.Port("udp", 8081, 81), []string{"8081", "b/eth0", "red/web"}},
+		{lab.Port("tcp", 9000, 81), []string{"9000", "in use by", "test"}},
+		{lab.Port("tcp", 9001, 81), []string{"9001", "in use by"}},
+		{lab.Port("udp", 9002, 81), []string{"9002", "in use by"}},
 	} {
 		c := p.Container("late")
-		c.Conf = published(p.Conf("green", "web", web4, web6).With("gateway", "nat"), tc.port)
+		c.Conf = lab.Published(p.Conf("green", "web", web4, web6).With("gateway", "nat"), tc.port)
 		before := p.Snapshot()
-		fails(t, c.Do("ADD"), codeConflict, tc.words...)
+		lab.Fails(t, c.Do("ADD"), lab.CodeConflict, tc.words...)
 		lab.Same(t, before, p.Snapshot())
 	}
-	c := p.Attach("other", published(p.Conf("green", "web", web4, web6).With("gateway", "nat"), port("sctp", 8080, 80)))
+	c := p.Attach("other", lab.Published(p.Conf("green", "web", web4, web6).With("gateway", "nat"), lab.Port("sctp", 8080, 80)))
 	if rules := p.Sh("nft", "list", "table", "inet", "tenet"); strings.Count(rules, "sctp . 8080") != 2 { // a family each
 		t.Errorf("SCTP is not led to the container:\n%s", rules)
 	}
@@ -210,7 +210,7 @@ func TestAPublishedPortGoesWithItsContainer(t *testing.T) {
 			if _, err := p.server.Ask("udp", never, 5555, 16); !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Errorf("nobody has published it: %v", err)
 			}
-			next := p.Attach("next", published(p.Conf("green", "web", web4, web6).With("gateway", "nat"), port("udp", 8080, 80), port("udp", 8083, 80)))
+			next := p.Attach("next", lab.Published(p.Conf("green", "web", web4, web6).With("gateway", "nat"), lab.Port("udp", 8080, 80), lab.Port("udp", 8083, 80)))
 			next.Tell(80)
 			if told, err := p.server.Ask("udp", never, 5555, 16); err != nil || told.Who != "next" {
 				t.Errorf("published since: %v, %v", told, err)

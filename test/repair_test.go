@@ -98,7 +98,7 @@ func TestALostEgressAddressIsItsOwnNetworksTrouble(t *testing.T) {
 	other := h.Attach("other", h.Conf("red", "web", web4).With("gateway", "nat"))
 	h.Sh("ip", "address", "del", "203.0.113.2/24", "dev", "ext0")
 	lab.Must(t, other.Do("CHECK").Failed())
-	fails(t, one.Do("CHECK"), codeConflict, "egressAddress 203.0.113.2")
+	lab.Fails(t, one.Do("CHECK"), lab.CodeConflict, "egressAddress 203.0.113.2")
 }
 
 // The host's link goes with the containers to another bridge.

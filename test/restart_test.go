@@ -103,8 +103,8 @@ func TestRestartWithoutTheDropInIsRepairedByTheNextADD(t *testing.T) {
 	if flows := h.Flows(); len(flows) > 0 {
 		t.Fatalf("there are %d flows: this test proves nothing", len(flows))
 	}
-	fails(t, a.Do("CHECK"), codeConflict, "has not got this version's pipeline")
-	fails(t, a.Do("STATUS"), 0)
+	lab.Fails(t, a.Do("CHECK"), lab.CodeConflict, "has not got this version's pipeline")
+	lab.Fails(t, a.Do("STATUS"), 0)
 	c := h.Attach("c", a.Conf)
 	for _, to := range []*lab.Container{b, c} {
 		a.Reaches(to.IP4)
@@ -137,7 +137,7 @@ func TestRestartForgetsContainersThatDiedMeanwhile(t *testing.T) {
 func TestRestartOfTheDatabaseChangesNothing(t *testing.T) {
 	h, a, b, before := pair(t)
 	h.StopDB()
-	fails(t, a.Do("ADD"), codeLater, "db.sock")
+	lab.Fails(t, a.Do("ADD"), lab.CodeLater, "db.sock")
 	if h.Datapath == "system" {
 		a.Reaches(b.IP4) // the userspace datapath stands still: ovs-vswitchd's one thread waits for its database
 	}

@@ -130,7 +130,7 @@ func TestARoutedNetworkMustBeNobodyElses(t *testing.T) {
 		c := w.Container("c")
 		c.Conf = w.Conf("green", "pub", tc.prefix).With("gateway", "routed")
 		before := w.Snapshot()
-		fails(t, c.Do("ADD"), codeConflict, tc.words...)
+		lab.Fails(t, c.Do("ADD"), lab.CodeConflict, tc.words...)
 		lab.Same(t, before, w.Snapshot())
 	}
 }

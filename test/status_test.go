@@ -16,26 +16,26 @@ func TestSTATUSSaysWhatAnADDWouldMiss(t *testing.T) {
 	}{
 		{"nothing, before the first ADD", func(_ *lab.Host, c lab.Conf) lab.Conf { return c }, 0, nil},
 		{"nothing, after it", func(h *lab.Host, c lab.Conf) lab.Conf { h.Attach("c", c); return c }, 0, nil},
-		{"ovsdb-server", func(h *lab.Host, c lab.Conf) lab.Conf { h.StopDB(); return c }, codeUnavailable, []string{"OVSDB socket", "db.sock"}},
-		{"the run directory", func(h *lab.Host, c lab.Conf) lab.Conf { return c.With("ovsRunDir", h.RunDir+"/nowhere") }, codeUnavailable, []string{"OVSDB socket", "nowhere/db.sock"}},
-		{"ovs-vswitchd, before the first ADD", func(h *lab.Host, c lab.Conf) lab.Conf { h.KillVswitchd(); return c }, codeUnavailable, []string{"ovs-vswitchd"}},
+		{"ovsdb-server", func(h *lab.Host, c lab.Conf) lab.Conf { h.StopDB(); return c }, lab.CodeUnavailable, []string{"OVSDB socket", "db.sock"}},
+		{"the run directory", func(h *lab.Host, c lab.Conf) lab.Conf { return c.With("ovsRunDir", h.RunDir+"/nowhere") }, lab.CodeUnavailable, []string{"OVSDB socket", "nowhere/db.sock"}},
+		{"ovs-vswitchd, before the first ADD", func(h *lab.Host, c lab.Conf) lab.Conf { h.KillVswitchd(); return c }, lab.CodeUnavailable, []string{"ovs-vswitchd"}},
 		{"ovs-vswitchd, with containers", func(h *lab.Host, c lab.Conf) lab.Conf {
 			h.Attach("c", c)
 			h.KillVswitchd()
 			return c
-		}, codeLimited, []string{"management socket of br-tenet"}},
+		}, lab.CodeLimited, []string{"management socket of br-tenet"}},
 		{"a bridge of its own", func(h *lab.Host, c lab.Conf) lab.Conf {
 			h.Sh("ovs-vsctl", "add-br", "br-other", "--", "set", "bridge", "br-other", "datapath_type="+h.Datapath)
 			return c.With("bridge", "br-other")
-		}, codeUnavailable, []string{"bridge br-other", "not tenet's"}},
-		{"a place for its store", func(h *lab.Host, c lab.Conf) lab.Conf { return c.With("dataDir", h.RunDir+"/conf.db/data") }, codeUnavailable, []string{"store"}},
-		{"a store that can be read", func(h *lab.Host, c lab.Conf) lab.Conf { corrupt(h); return c }, codeUnavailable, []string{"store"}},
+		}, lab.CodeUnavailable, []string{"bridge br-other", "not tenet's"}},
+		{"a place for its store", func(h *lab.Host, c lab.Conf) lab.Conf { return c.With("dataDir", h.RunDir+"/conf.db/data") }, lab.CodeUnavailable, []string{"store"}},
+		{"a store that can be read", func(h *lab.Host, c lab.Conf) lab.Conf { corrupt(h); return c }, lab.CodeUnavailable, []string{"store"}},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			h := lab.NewHost(t)
 			c := h.Container("status")
 			c.Conf = tc.spoil(h, h.Conf("blue", "web", web4))
-			fails(t, c.Do("STATUS"), tc.code, tc.words...)
+			lab.Fails(t, c.Do("STATUS"), tc.code, tc.words...)
 		})
 	}
 }

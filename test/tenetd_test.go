@@ -19,10 +19,6 @@ import (
 
 var probed = []string{"--probe-interval", "100ms", "--probe-threshold", "3"}
 
-// hang makes a transparent function hang while its ports are up, and recover cures it.
-func (f *watched) hang()    { f.In.Sh("ip", "link", "set", "in0", "nomaster") }
-func (f *watched) recover() { f.In.Sh("ip", "link", "set", "in0", "master", "bridge") }
-
 // hung reports what is recorded of an instance of blue/fw.
 func (w chained) hung(container string) bool {
 	w.t.Helper()
@@ -40,23 +36,6 @@ func (w chained) findsHung(t *testing.T, container string) {
 	lab.Eventually(t, "the function to be found hung", func() bool { return w.hung(container) })
 }
 
-// terminates ends tenetd as systemd does: it must go by itself, and soon.
-func terminates(t *testing.T, d *lab.Daemon) {
-	t.Helper()
-	ended := make(chan int, 1)
-	go func() { ended <- d.End(syscall.SIGTERM) }()
-	select {
-	case code := <-ended:
-		if code != 0 {
-			t.Errorf("tenetd ends with %d", code)
-		}
-	case <-time.After(lab.Stretch(5 * time.Second)):
-		t.Error("tenetd does not end")
-		d.Kill()
-		<-ended
-	}
-}
-
 // A tenetd serves all bridges of its node, whichever it is configured with.
 func TestTenetdServesEveryBridge(t *testing.T) {
 	h := lab.NewHost(t)
@@ -71,10 +50,10 @@ func TestTenetdServesEveryBridge(t *testing.T) {
 	one.Out.Link("up")
 	lab.Eventually(t, "new connections to come to it again", func() bool {
 		prefix, _ := w.fresh(10)
-		return one.saw(prefix)[0] > 0
+		return one.Saw(prefix)[0] > 0
 	})
 	w.ctl(append([]string{"group", "add", "blue/fw"}, probed...)...)
-	one.hang()
+	one.Hangs()
 	w.avoids(t, one, two)
 	h.KillVswitchd()
 	h.StartVswitchd()
@@ -85,14 +64,14 @@ func TestTenetdServesEveryBridge(t *testing.T) {
 func TestTenetdBeginsWithoutTheSwitch(t *testing.T) {
 	w := newChained(t)
 	one, two, _ := w.shared(probed...)
-	one.hang()
+	one.Hangs()
 	w.KillVswitchd()
 	d := w.BeginTenetd()
 	w.findsHung(t, "fw1")
 	w.StartVswitchd()
 	w.avoids(t, one, two)
 	w.KillVswitchd()
-	terminates(t, d)
+	d.Terminate()
 }
 
 // An endpoint that cannot be removed, as its IPAM plugin fails or hangs, keeps tenetd from nothing else.
@@ -126,7 +105,7 @@ func TestTenetdGoesOnPastWhatCannotBeTidied(t *testing.T) {
 			if n := strings.Count(d.Log(), "level=ERROR"); n > 4 {
 				t.Errorf("%d errors are logged", n)
 			}
-			terminates(t, d)
+			d.Terminate()
 		})
 	}
 }
@@ -176,11 +155,11 @@ func TestTenetdEndsInEveryState(t *testing.T) {
 				} else {
 					one.Out.Link("down")
 				}
-				one.hang()
+				one.Hangs()
 				time.Sleep(1500 * time.Millisecond) // until it waits
-				terminates(t, d)
+				d.Terminate()
 				release()
-				one.recover()
+				one.Recovers()
 				one.Out.Link("up")
 			}
 		})
@@ -192,12 +171,12 @@ func TestTenetdKeepsAVerdictUntilAProbePasses(t *testing.T) {
 	w := newChained(t)
 	one, two, _ := w.shared(probed...)
 	d := w.Tenetd()
-	one.hang()
+	one.Hangs()
 	w.avoids(t, one, two)
 	stillAvoided := func(after string) {
 		t.Helper()
 		for end := time.Now().Add(lab.Stretch(1500 * time.Millisecond)); time.Now().Before(end); {
-			if prefix, _ := w.fresh(5); one.saw(prefix)[0] > 0 {
+			if prefix, _ := w.fresh(5); one.Saw(prefix)[0] > 0 {
 				t.Fatalf("after %s new connections come to it", after)
 			}
 		}
@@ -207,14 +186,14 @@ func TestTenetdKeepsAVerdictUntilAProbePasses(t *testing.T) {
 	stillAvoided("a new tenetd")
 	w.ctl("group", "add", "blue/fw", "--probe-interval", "150ms", "--probe-threshold", "50")
 	stillAvoided("another threshold")
-	one.recover()
+	one.Recovers()
 	lab.Eventually(t, "the function to serve again", func() bool { return !w.hung("fw1") })
 	w.ctl("group", "add", "blue/fw", "--probe-interval", "150ms", "--probe-threshold", "2")
-	one.hang()
+	one.Hangs()
 	w.findsHung(t, "fw1")
 	w.ctl("group", "add", "blue/fw", "--probe-interval", "0") // nobody could say any more that it has recovered
 	lab.Eventually(t, "the verdict to go with the probes", func() bool { return !w.hung("fw1") })
-	terminates(t, d)
+	d.Terminate()
 }
 
 // A verdict that cannot be recorded is not forgotten.
@@ -225,7 +204,7 @@ func TestTenetdRecordsAVerdictOnceItCan(t *testing.T) {
 	good, err := os.ReadFile(w.Store().Path())
 	lab.Must(t, err)
 	corrupt(w.Host)
-	one.hang()
+	one.Hangs()
 	d.Logs("record a verdict")
 	lab.Must(t, os.WriteFile(w.Store().Path(), good, 0o600))
 	w.findsHung(t, "fw1")
@@ -258,8 +237,8 @@ func TestTenetdFinishesWhatWasCutShort(t *testing.T) {
 	leads := func(want int) {
 		t.Helper()
 		lab.Eventually(t, fmt.Sprintf("the chain to lead: %d", want), func() bool {
-			tk := token("cut")
-			return w.client.Exchange("udp", w.to(false), tk) == nil && lab.Within(lab.Patience()/100, func() bool { return fw.saw(tk) == [2]int{want, want} })
+			tk := lab.PingToken("cut")
+			return w.client.Exchange("udp", w.to(false), tk) == nil && lab.Within(lab.Patience()/100, func() bool { return fw.Saw(tk) == [2]int{want, want} })
 		})
 	}
 	leads(1)

@@ -7,40 +7,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/tenet-cni/tenet/test/lab"
 )
-
-// Codes of CNI's errors: the specification's, and 101, which is ours.
-const (
-	codeVersion     = types.ErrIncompatibleCNIVersion
-	codeArgs        = types.ErrInvalidEnvironmentVariables
-	codeConf        = types.ErrInvalidNetworkConfig
-	codeLater       = types.ErrTryAgainLater
-	codeIO          = types.ErrIOFailure
-	codeNetNS       = types.ErrInvalidNetNS
-	codeUnavailable = types.ErrPluginNotAvailable
-	codeLimited     = types.ErrLimitedConnectivity
-	codeExhausted   = 100
-	codeConflict    = 101
-)
-
-// fails fails the test unless the plugin failed with the code, and said each of the words.
-func fails(t *testing.T, a lab.Answer, code uint, words ...string) {
-	t.Helper()
-	if a.Killed || a.Code() != code {
-		t.Errorf("it ends with code %d (%v), want %d", a.Code(), a.Failed(), code)
-		return
-	}
-	for _, w := range words {
-		if !strings.Contains(a.Err.Msg, w) {
-			t.Errorf("the error does not say %q: %s", w, a.Err.Msg)
-		}
-	}
-}
 
 func TestEachVersionOfTheSpecificationIsSpoken(t *testing.T) {
 	h := lab.NewHost(t)
@@ -61,7 +32,7 @@ func TestEachVersionOfTheSpecificationIsSpoken(t *testing.T) {
 			if a := checked.Do("CHECK"); v.check {
 				lab.Must(t, a.Failed())
 			} else {
-				fails(t, a, codeVersion)
+				lab.Fails(t, a, lab.CodeVersion)
 			}
 			var versions struct {
 				SupportedVersions []string `json:"supportedVersions"`
@@ -76,7 +47,7 @@ func TestEachVersionOfTheSpecificationIsSpoken(t *testing.T) {
 				if a := gone.Do(verb); v.newer {
 					lab.Must(t, a.Failed())
 				} else {
-					fails(t, a, codeVersion)
+					lab.Fails(t, a, lab.CodeVersion)
 				}
 			}
 			checked.Del()
@@ -84,7 +55,7 @@ func TestEachVersionOfTheSpecificationIsSpoken(t *testing.T) {
 	}
 	c := h.Container("older")
 	c.Conf = h.Conf("blue", "web", web4).With("cniVersion", "0.2.0")
-	fails(t, c.Do("ADD"), codeVersion)
+	lab.Fails(t, c.Do("ADD"), lab.CodeVersion)
 }
 
 func TestASecondADDReturnsTheFirstResult(t *testing.T) {
@@ -106,7 +77,7 @@ func TestASecondADDReturnsTheFirstResult(t *testing.T) {
 		other := *c
 		other.Conf = conf
 		t.Run(what, func(t *testing.T) {
-			fails(t, other.Do("ADD"), codeConflict, "attached already")
+			lab.Fails(t, other.Do("ADD"), lab.CodeConflict, "attached already")
 			lab.Same(t, before, h.Snapshot())
 		})
 	}
@@ -235,7 +206,7 @@ func TestTheTenantMayComeFromTheNamespace(t *testing.T) {
 	without := h.Container("without")
 	without.Conf = conf
 	stands := h.Snapshot()
-	fails(t, without.Do("ADD"), codeConf, "K8S_POD_NAMESPACE")
+	lab.Fails(t, without.Do("ADD"), lab.CodeConf, "K8S_POD_NAMESPACE")
 	lab.Same(t, stands, h.Snapshot())
 	a.Args = "" // DEL must not need it
 	a.Del()

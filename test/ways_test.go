@@ -23,7 +23,7 @@ func newWaysWorld(t *testing.T) waysWorld {
 	t.Helper()
 	w := waysWorld{outsideWorld: newOutsideWorld(t, "nat")}
 	w.Sh("ip", "address", "add", egress4, "dev", "ext0")
-	w.Attach("p", published(w.Conf("green", "web", web4, web6).With("gateway", "nat").With("egressAddress", egress4), port("tcp", 8080, 80), port("udp", 8080, 80))).Tell(80)
+	w.Attach("p", lab.Published(w.Conf("green", "web", web4, web6).With("gateway", "nat").With("egressAddress", egress4), lab.Port("tcp", 8080, 80), lab.Port("udp", 8080, 80))).Tell(80)
 	w.routed = w.Attach("r", w.Conf("blue", "pub", blue4, blue6).With("gateway", "routed"))
 	w.routed.Tell(80)
 	w.a.Tell(80)

@@ -26,6 +26,9 @@ var tokens atomic.Int64
 // Token is a payload that no other frame has.
 func Token(what string) string { return fmt.Sprintf("%s#%d.", what, tokens.Add(1)) }
 
+// PingToken is one of a fixed length, which fits into a ping.
+func PingToken(what string) string { return (Token(what) + "________________")[:16] }
+
 // Broadcast and the router's address, which is every network's gateway.
 var (
 	Broadcast = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}

@@ -59,6 +59,12 @@ func (f *Function) Bridges() *Function {
 	return f
 }
 
+// Hangs makes a transparent function hang while its ports are up.
+func (f *Function) Hangs() { f.In.Sh("ip", "link", "set", "in0", "nomaster") }
+
+// Recovers cures it.
+func (f *Function) Recovers() { f.In.Sh("ip", "link", "set", "in0", "master", "bridge") }
+
 func (f *Function) sysctl(setting string) {
 	f.In.tb.Helper()
 	f.In.Sh("sysctl", "-qw", setting)

@@ -94,3 +94,20 @@ func (l *lockedBuffer) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// Terminate ends tenetd as systemd does: it must go by itself, and soon.
+func (d *Daemon) Terminate() {
+	d.h.tb.Helper()
+	ended := make(chan int, 1)
+	go func() { ended <- d.End(syscall.SIGTERM) }()
+	select {
+	case code := <-ended:
+		if code != 0 {
+			d.h.tb.Errorf("tenetd ends with %d", code)
+		}
+	case <-time.After(Stretch(5 * time.Second)):
+		d.h.tb.Error("tenetd does not end")
+		d.Kill()
+		<-ended
+	}
+}

@@ -1,4 +1,4 @@
-package test
+package cluster
 
 import (
 	"errors"
@@ -20,7 +20,7 @@ func TestNodeMovesToAnotherAddress(t *testing.T) {
 	c.settled()
 	old := moves.VTEP()
 	l := begin(t, a, b)
-	terminates(t, c.daemons[moves])
+	c.daemons[moves].Terminate()
 	moves.Readdress(netip.MustParseAddr("192.0.2.99"))
 	l.stalls()
 	moves.WriteConfig(nil)
@@ -46,7 +46,7 @@ func TestNameOfANodeIsItsOwn(t *testing.T) {
 	first, second := c.Nodes[0], c.Nodes[1]
 	c.network(first, "blue/web", "--subnet", web4)
 	c.settled()
-	terminates(t, c.daemons[second])
+	c.daemons[second].Terminate()
 	refused := func() {
 		t.Helper()
 		d := second.BeginTenetd()
@@ -105,7 +105,7 @@ func TestNodeLeavesInPeace(t *testing.T) {
 	}
 	late := leaves.Container("late")
 	late.Conf = conf
-	fails(t, late.Do("ADD"), codeConflict, "the node leaves its cluster and gets nothing new")
+	lab.Fails(t, late.Do("ADD"), lab.CodeConflict, "the node leaves its cluster and gets nothing new")
 	lab.Must(t, b.Do("CHECK").Failed())
 	c.ctl(from, "node", "stay", leaves.Name)
 	lab.Eventually(t, "a container to be taken again", func() bool { return late.Do("ADD").Err == nil })

@@ -1,4 +1,4 @@
-package test
+package cluster
 
 import (
 	"fmt"
@@ -84,7 +84,7 @@ func TestCopyOfANodeIsRefused(t *testing.T) {
 	c := newCluster(t, 3, 1, shortLease...)
 	node, twin := c.Nodes[1], c.Nodes[2]
 	a, b := c.across(c.Nodes[0], node)
-	terminates(t, c.daemons[twin])
+	c.daemons[twin].Terminate()
 	c.ctl(node, "node", "list")
 	lab.Eventually(t, "the lease of the other machine to end", func() bool { return c.state(twin, node) != "runs" })
 	c.ctl(node, "node", "del", twin.Name) // its address is to be the copy's
@@ -100,7 +100,7 @@ func TestCopyOfANodeIsRefused(t *testing.T) {
 		if lab.Within(lab.Stretch(5*time.Second), func() bool { return strings.Contains(c.daemons[twin].Log(), "joined the cluster") }) {
 			t.Error("it has joined the cluster")
 		}
-		terminates(t, c.daemons[twin])
+		c.daemons[twin].Terminate()
 	})
 	for _, line := range diff("etcd has lost", "etcd has got", before, c.records("")) {
 		t.Error(line)

@@ -1,4 +1,4 @@
-package test
+package cluster
 
 import (
 	"fmt"
@@ -243,7 +243,7 @@ func TestAddressesRunOutWithoutEtcd(t *testing.T) {
 		if answer.Err == nil && more < 20 {
 			continue
 		}
-		fails(t, answer, codeLater, "this node has no address left of its own", "etcd does not answer")
+		lab.Fails(t, answer, lab.CodeLater, "this node has no address left of its own", "etcd does not answer")
 		if took := time.Since(start); took > lab.Stretch(5*time.Second) {
 			t.Errorf("it took %s to say so", took)
 		}

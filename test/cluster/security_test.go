@@ -1,4 +1,4 @@
-package test
+package cluster
 
 import (
 	"encoding/binary"
@@ -49,7 +49,7 @@ func TestTheSocketIsForRootAlone(t *testing.T) {
 				t.Errorf("user %d asks: %v, want %v", uid, err, want)
 			}
 		}
-		terminates(t, d)
+		d.Terminate()
 		if _, err := os.Stat(path); err == nil {
 			t.Error("the socket outlives it")
 		}
@@ -286,7 +286,7 @@ func TestContainersReachNoTunnel(t *testing.T) {
 	}
 
 	taken := w.n1.Container("taken")
-	taken.Conf = published(w.n1.Conf("blue", "out"), port("udp", 4789, 53))
-	fails(t, taken.Do("ADD"), codeConflict, "udp port 4789 of the host is its tunnels'")
+	taken.Conf = lab.Published(w.n1.Conf("blue", "out"), lab.Port("udp", 4789, 53))
+	lab.Fails(t, taken.Do("ADD"), lab.CodeConflict, "udp port 4789 of the host is its tunnels'")
 	w.settled()
 }

@@ -1,4 +1,4 @@
-package test
+package cluster
 
 import (
 	"net/netip"
@@ -41,7 +41,7 @@ func (w led) exchange(network string, to netip.Addr, what string) string {
 	w.t.Helper()
 	said := ""
 	lab.Eventually(w.t, "an answer by "+network+" from "+to.String(), func() bool {
-		said = token(what)
+		said = lab.PingToken(what)
 		return w.client.Exchange(network, netip.AddrPortFrom(to, 80), said) == nil
 	})
 	return said
@@ -54,25 +54,25 @@ func TestChainAcrossNodes(t *testing.T) {
 	for _, g := range []string{"fw", "ids", "log"} {
 		w.ctl(w.n2, "group", "add", "blue/"+g)
 	}
-	functions := []*watched{
-		watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges()),
-		watch(w.n1.Function("ids1", webOn(w.n1), "ids", 0).Bridges()),
-		watch(w.n2.Function("log1", webOn(w.n2), "log", 0).Bridges()),
+	functions := []*lab.Watched{
+		lab.Watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges()),
+		lab.Watch(w.n1.Function("ids1", webOn(w.n1), "ids", 0).Bridges()),
+		lab.Watch(w.n2.Function("log1", webOn(w.n2), "log", 0).Bridges()),
 	}
 	w.lead("fw,ids,log")
 	first := w.exchange("udp", w.server.IP4, "first")
 	lab.Eventually(t, "the chain to lead", func() bool {
 		first = w.exchange("udp", w.server.IP4, "first")
-		return lab.Within(lab.Patience()/40, func() bool { return functions[2].saw(first) == [2]int{1, 1} })
+		return lab.Within(lab.Patience()/40, func() bool { return functions[2].Saw(first) == [2]int{1, 1} })
 	})
 	for _, network := range []string{"tcp", "udp", "icmp"} {
 		for _, to := range []netip.Addr{w.server.IP4, w.server.IP6} {
-			said := token(network)
+			said := lab.PingToken(network)
 			lab.Must(t, w.client.Exchange(network, netip.AddrPortFrom(to, 80), said))
 			for i, f := range functions {
-				f.sees(t, said, 1, 1)
-				if !slices.Equal(hops(f.in, said), []byte{byte(i + 1)}) || !slices.Equal(hops(f.out, said), []byte{byte(i + 1)}) {
-					t.Errorf("%s to %s: function %d is hop %v, back %v", network, to, i+1, hops(f.in, said), hops(f.out, said))
+				f.Sees(t, said, 1, 1)
+				if !slices.Equal(f.Forward.Hops(said), []byte{byte(i + 1)}) || !slices.Equal(f.Back.Hops(said), []byte{byte(i + 1)}) {
+					t.Errorf("%s to %s: function %d is hop %v, back %v", network, to, i+1, f.Forward.Hops(said), f.Back.Hops(said))
 				}
 			}
 		}
@@ -89,52 +89,52 @@ func TestChainAcrossNodes(t *testing.T) {
 func TestChainAcrossNodesPinsAndPasses(t *testing.T) {
 	w := newLed(t)
 	w.ctl(w.n1, "group", "add", "blue/fw", "--on-failure", "open")
-	first := watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges())
+	first := lab.Watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges())
 	w.lead("fw")
 	lab.Eventually(t, "the chain to lead", func() bool {
 		said := w.exchange("udp", w.server.IP4, "first")
-		return lab.Within(lab.Patience()/40, func() bool { return first.saw(said) == [2]int{1, 1} })
+		return lab.Within(lab.Patience()/40, func() bool { return first.Saw(said) == [2]int{1, 1} })
 	})
 	conn, err := w.client.Connect("tcp", netip.AddrPortFrom(w.server.IP4, 80))
 	lab.Must(t, err)
 	defer conn.Close()
-	say := func(f *watched, what string) {
+	say := func(f *lab.Watched, what string) {
 		t.Helper()
-		said := token(what)
+		said := lab.PingToken(what)
 		lab.Must(t, lab.Say(conn, said))
 		if f != nil {
-			f.sees(t, said, 1, 1)
+			f.Sees(t, said, 1, 1)
 		}
 	}
 	say(first, "begins")
-	second := watch(w.n2.Function("fw2", webOn(w.n2), "fw", 100).Bridges())
+	second := lab.Watch(w.n2.Function("fw2", webOn(w.n2), "fw", 100).Bridges())
 	lab.Eventually(t, "a new connection to come to the new function", func() bool {
 		said := w.exchange("udp", w.server.IP4, "fresh")
-		return lab.Within(lab.Patience()/40, func() bool { return second.saw(said)[0] > 0 })
+		return lab.Within(lab.Patience()/40, func() bool { return second.Saw(said)[0] > 0 })
 	})
 	say(first, "stays")
 	w.ctl(w.n1, "function", "drain", "blue/fw/fw2")
-	before := second.saw("drained-")
+	before := second.Saw("drained-")
 	for range 20 {
 		w.exchange("udp", w.server.IP4, "drained-")
 	}
-	if after := second.saw("drained-"); after != before {
+	if after := second.Saw("drained-"); after != before {
 		t.Errorf("a drained function on another node got new connections: %v, before %v", after, before)
 	}
 	w.ctl(w.n3, "function", "undrain", "blue/fw/fw2")
 	first.In.Link("down")
 	lab.Eventually(t, "the connection to go past the dead function", func() bool {
-		said := token("past")
-		return lab.Say(conn, said) == nil && first.saw(said)[0] == 0
+		said := lab.PingToken("past")
+		return lab.Say(conn, said) == nil && first.Saw(said)[0] == 0
 	})
 	lab.Eventually(t, "new connections to avoid it", func() bool {
 		said := w.exchange("udp", w.server.IP4, "avoids")
-		return lab.Within(lab.Patience()/40, func() bool { return second.saw(said) == [2]int{1, 1} })
+		return lab.Within(lab.Patience()/40, func() bool { return second.Saw(said) == [2]int{1, 1} })
 	})
 	first.In.Link("up")
 	lab.Eventually(t, "the connection to come back to it", func() bool {
-		said := token("back")
-		return lab.Say(conn, said) == nil && lab.Within(lab.Patience()/40, func() bool { return first.saw(said) == [2]int{1, 1} })
+		said := lab.PingToken("back")
+		return lab.Say(conn, said) == nil && lab.Within(lab.Patience()/40, func() bool { return first.Saw(said) == [2]int{1, 1} })
 	})
 }
 
@@ -145,21 +145,21 @@ func TestRewritingAndRoutedFunctionsAcrossNodes(t *testing.T) {
 	w.ctl(w.n2, "group", "add", "blue/rt", "--mode", "routed")
 	w.ctl(w.n2, "group", "add", "blue/nat", "--mode", "rewriting")
 	w.ctl(w.n2, "group", "add", "blue/ids")
-	router := watch(w.n3.Function("rt1", w.n3.Conf("blue", "svc"), "rt", 0).Routes())
-	nat := watch(w.n2.Function("nat1", w.n2.Conf("blue", "svc"), "nat", 0).Masquerades())
-	ids := watch(w.n1.Function("ids1", webOn(w.n1), "ids", 0).Bridges())
-	for groups, fresh := range map[string]*watched{"rt": router, "nat,ids": nat} {
+	router := lab.Watch(w.n3.Function("rt1", w.n3.Conf("blue", "svc"), "rt", 0).Routes())
+	nat := lab.Watch(w.n2.Function("nat1", w.n2.Conf("blue", "svc"), "nat", 0).Masquerades())
+	ids := lab.Watch(w.n1.Function("ids1", webOn(w.n1), "ids", 0).Bridges())
+	for groups, fresh := range map[string]*lab.Watched{"rt": router, "nat,ids": nat} {
 		w.lead(groups)
 		lab.Eventually(t, groups+" to lead", func() bool {
 			said := w.exchange("udp", w.server.IP4, "first")
-			return lab.Within(lab.Patience()/40, func() bool { return fresh.saw(said) == [2]int{1, 1} })
+			return lab.Within(lab.Patience()/40, func() bool { return fresh.Saw(said) == [2]int{1, 1} })
 		})
 		for _, network := range []string{"tcp", "udp"} {
-			said := token(network)
+			said := lab.PingToken(network)
 			lab.Must(t, w.client.Exchange(network, netip.AddrPortFrom(w.server.IP4, 80), said))
-			for f, visits := range map[*watched]bool{router: groups == "rt", ids: groups != "rt", nat: groups != "rt"} {
+			for f, visits := range map[*lab.Watched]bool{router: groups == "rt", ids: groups != "rt", nat: groups != "rt"} {
 				n := map[bool]int{true: 1}[visits]
-				f.sees(t, said, n, n)
+				f.Sees(t, said, n, n)
 			}
 		}
 	}
@@ -169,21 +169,21 @@ func TestRewritingAndRoutedFunctionsAcrossNodes(t *testing.T) {
 func TestLocalFunctionsArePreferred(t *testing.T) {
 	w := newLed(t)
 	w.ctl(w.n1, "group", "add", "blue/fw")
-	near := watch(w.n1.Function("near", webOn(w.n1), "fw", 1).Bridges())
-	far := watch(w.n3.Function("far", webOn(w.n3), "fw", 100).Bridges())
+	near := lab.Watch(w.n1.Function("near", webOn(w.n1), "fw", 1).Bridges())
+	far := lab.Watch(w.n3.Function("far", webOn(w.n3), "fw", 100).Bridges())
 	w.lead("fw", "--prefer-local")
 	lab.Eventually(t, "the near one to be taken", func() bool {
 		said := w.exchange("udp", w.server.IP4, "first")
-		return lab.Within(lab.Patience()/40, func() bool { return near.saw(said) == [2]int{1, 1} })
+		return lab.Within(lab.Patience()/40, func() bool { return near.Saw(said) == [2]int{1, 1} })
 	})
 	for range 20 {
 		said := w.exchange("udp", w.server.IP4, "near")
-		near.sees(t, said, 1, 1)
+		near.Sees(t, said, 1, 1)
 	}
 	near.In.Link("down")
 	lab.Eventually(t, "the far one to be taken", func() bool {
 		said := w.exchange("udp", w.server.IP4, "far")
-		return lab.Within(lab.Patience()/40, func() bool { return far.saw(said) == [2]int{1, 1} })
+		return lab.Within(lab.Patience()/40, func() bool { return far.Saw(said) == [2]int{1, 1} })
 	})
 }
 
@@ -192,23 +192,23 @@ func TestLocalFunctionsArePreferred(t *testing.T) {
 func TestChainGoesOnWithoutANode(t *testing.T) {
 	w := newLed(t, "--lease=2s", "--grace=1h")
 	w.ctl(w.n1, "group", "add", "blue/fw")
-	lost := watch(w.n3.Function("lost", webOn(w.n3), "fw", 100).Bridges())
+	lost := lab.Watch(w.n3.Function("lost", webOn(w.n3), "fw", 100).Bridges())
 	w.lead("fw")
 	lab.Eventually(t, "the chain to lead", func() bool {
 		said := w.exchange("udp", w.server.IP4, "first")
-		return lab.Within(lab.Patience()/40, func() bool { return lost.saw(said) == [2]int{1, 1} })
+		return lab.Within(lab.Patience()/40, func() bool { return lost.Saw(said) == [2]int{1, 1} })
 	})
-	kept := watch(w.n2.Function("kept", webOn(w.n2), "fw", 1).Bridges())
+	kept := lab.Watch(w.n2.Function("kept", webOn(w.n2), "fw", 1).Bridges())
 	w.n3.PowerOff()
 	lab.Eventually(t, "the node to be off", func() bool { return strings.Contains(w.ctl(w.n1, "node", "list"), "off") })
 	lab.Eventually(t, "new connections to go through the other function", func() bool {
 		said := w.exchange("udp", w.server.IP4, "kept")
-		return lab.Within(lab.Patience()/40, func() bool { return kept.saw(said) == [2]int{1, 1} })
+		return lab.Within(lab.Patience()/40, func() bool { return kept.Saw(said) == [2]int{1, 1} })
 	})
 	for range 20 {
-		said := token("kept")
+		said := lab.PingToken("kept")
 		lab.Must(t, w.client.Exchange("tcp", netip.AddrPortFrom(w.server.IP4, 80), said))
-		kept.sees(t, said, 1, 1)
+		kept.Sees(t, said, 1, 1)
 	}
 	if out := w.ctl(w.n1, "function", "list"); !strings.Contains(out, " off ") {
 		t.Errorf("the function of a node that is off: %s", out)
@@ -220,21 +220,21 @@ func TestPathsOfOtherNodesConnectionsStand(t *testing.T) {
 	w := newLed(t)
 	w.ctl(w.n1, "group", "add", "blue/fw")
 	w.ctl(w.n1, "group", "add", "blue/ids")
-	fw := watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges())
-	ids := watch(w.n3.Function("ids1", webOn(w.n3), "ids", 0).Bridges())
+	fw := lab.Watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges())
+	ids := lab.Watch(w.n3.Function("ids1", webOn(w.n3), "ids", 0).Bridges())
 	w.lead("fw")
-	leads := func(f *watched) {
+	leads := func(f *lab.Watched) {
 		t.Helper()
 		lab.Eventually(t, "the chain to lead", func() bool {
 			said := w.exchange("udp", w.server.IP4, "leads")
-			return lab.Within(lab.Patience()/40, func() bool { return f.saw(said) == [2]int{1, 1} })
+			return lab.Within(lab.Patience()/40, func() bool { return f.Saw(said) == [2]int{1, 1} })
 		})
 	}
 	leads(fw)
 	conn, err := w.client.Connect("tcp", netip.AddrPortFrom(w.server.IP4, 80))
 	lab.Must(t, err)
 	defer conn.Close()
-	lab.Must(t, lab.Say(conn, token("first")))
+	lab.Must(t, lab.Say(conn, lab.PingToken("first")))
 	w.lead("ids")
 	leads(ids)
 	paths := func() int { return strings.Count(w.records("legs/")["legs/blue/c"], `"group":"fw"`) }
@@ -242,9 +242,9 @@ func TestPathsOfOtherNodesConnectionsStand(t *testing.T) {
 		uses := w.records("path-use/")
 		return len(uses) == 3 && strings.Contains(uses["path-use/n1"], `"paths":[`) && !strings.Contains(uses["path-use/n1"], `"paths":[]`)
 	})
-	said := token("stands")
+	said := lab.PingToken("stands")
 	lab.Must(t, lab.Say(conn, said))
-	fw.sees(t, said, 1, 1)
+	fw.Sees(t, said, 1, 1)
 	if paths() == 0 {
 		t.Error("the path of a connection that stands has gone")
 	}

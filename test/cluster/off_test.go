@@ -1,4 +1,4 @@
-package test
+package cluster
 
 import (
 	"fmt"
@@ -79,7 +79,7 @@ func (s small) fill(hosts ...*lab.Host) map[netip.Addr]string {
 				have[c.IP4] = c.ID
 				continue
 			}
-			fails(s.t, answer, codeExhausted, "all blocks of subnet "+small4+" are held by nodes")
+			lab.Fails(s.t, answer, lab.CodeExhausted, "all blocks of subnet "+small4+" are held by nodes")
 			break
 		}
 	}
