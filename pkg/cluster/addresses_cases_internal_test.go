@@ -452,7 +452,7 @@ func (d *tenetd) pass(name vnet.NodeName) {
 			err = d.applyOff(d.life, true, latest(events))
 		}
 		if err == nil {
-			err = d.watchNodes(d.life)
+			err = d.watchNodes(d.life, map[vnet.NodeName]*suspicion{})
 		}
 		if err != nil {
 			d.Fatal(err)

@@ -64,6 +64,7 @@ type Agent struct {
 	alive     map[vnet.NodeName]bool
 	off       map[vnet.NodeName]bool // neither its tenetd nor its address answers
 	graced    map[vnet.NodeName]bool // off, and not for so long that others may have their blocks
+	silences  map[vnet.NodeName]silence
 	tenants   map[vnet.TenantName]*tenant
 	waiting   []*news // of tenants, for their turn
 	published map[vnet.EndpointID]published
@@ -77,6 +78,7 @@ type Agent struct {
 	kicked chan struct{} // what the cluster is told of may have changed
 	lost   chan struct{} // etcd does not answer
 	unsure chan struct{} // a lease was given up
+	doubts chan struct{} // somebody does not reach a node
 }
 
 // New returns the agent of a node that is configured to be one of a cluster. Nothing is dialled yet.
@@ -87,17 +89,18 @@ func New(c node.Config, o Options, release func(context.Context, vnet.Endpoint) 
 	}
 	return &Agent{
 		Config: c, Options: o, Release: release, log: log, etcd: s,
-		nodes: map[vnet.NodeName]Record{}, alive: map[vnet.NodeName]bool{}, off: map[vnet.NodeName]bool{}, graced: map[vnet.NodeName]bool{},
+		nodes: map[vnet.NodeName]Record{}, alive: map[vnet.NodeName]bool{}, off: map[vnet.NodeName]bool{}, graced: map[vnet.NodeName]bool{}, silences: map[vnet.NodeName]silence{},
 		tenants: map[vnet.TenantName]*tenant{}, published: map[vnet.EndpointID]published{}, conflicts: map[vnet.EndpointID]string{},
 		failures: map[string]string{}, idle: map[held]time.Time{}, heardAt: time.Now(), moved: make(chan struct{}), kicked: make(chan struct{}, 1), lost: make(chan struct{}, 1),
-		unsure: make(chan struct{}, 1),
+		unsure: make(chan struct{}, 1), doubts: make(chan struct{}, 1),
 	}, nil
 }
 
 // How often what nothing tells of is looked for, and how long things may take.
 const (
 	lookPause   = 250 * time.Millisecond // whether the node's store has changed
-	housePause  = 2 * time.Second        // blocks, nodes that are off, what failed
+	housePause  = 2 * time.Second        // blocks, what failed
+	guardPause  = 2 * time.Second        // nodes without a lease
 	retryPause  = 500 * time.Millisecond
 	callTimeout = 10 * time.Second
 )
@@ -185,22 +188,6 @@ func (a *Agent) look(ctx context.Context, stop context.CancelCauseFunc) {
 		case <-look.C:
 		case <-house.C:
 			a.house(ctx, stop)
-		}
-	}
-}
-
-// guard looks after the other nodes now and then.
-func (a *Agent) guard(ctx context.Context) {
-	now := time.NewTicker(housePause)
-	defer now.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-now.C:
-		}
-		if a.away() == nil {
-			a.failed(ctx, "look after nodes without a lease", a.watchNodes(ctx))
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 const (
 	Nodes    = "nodes/"    // what a node is; stays when it is off
 	alive    = "alive/"    // leased: a tenetd of the node runs
+	silences = "silences/" // of a node without a lease, leased by others: NODE/doubted, NODE/reached (doubt.go)
 	off      = "off/"      // neither its tenetd nor its address answers: by whoever found it out
 	uses     = "path-use/" // by node: which paths that get no new connection its own have
 	drains   = "drains/"   // the node is to leave
@@ -19,12 +20,14 @@ const (
 	holdings = "holdings/" // by node: what of the cluster's is its own
 )
 
-func nodeKey(n vnet.NodeName) string  { return Nodes + string(n) }
-func aliveKey(n vnet.NodeName) string { return alive + string(n) }
-func offKey(n vnet.NodeName) string   { return off + string(n) }
-func useKey(n vnet.NodeName) string   { return uses + string(n) }
-func drainKey(n vnet.NodeName) string { return drains + string(n) }
-func graceKey(n vnet.NodeName) string { return grace + string(n) }
+func nodeKey(n vnet.NodeName) string    { return Nodes + string(n) }
+func aliveKey(n vnet.NodeName) string   { return alive + string(n) }
+func doubtKey(n vnet.NodeName) string   { return silences + string(n) + "/doubted" }
+func reachedKey(n vnet.NodeName) string { return silences + string(n) + "/reached" }
+func offKey(n vnet.NodeName) string     { return off + string(n) }
+func useKey(n vnet.NodeName) string     { return uses + string(n) }
+func drainKey(n vnet.NodeName) string   { return drains + string(n) }
+func graceKey(n vnet.NodeName) string   { return grace + string(n) }
 
 // endpointsIn is the prefix of a tenant's endpoints on all nodes.
 func endpointsIn(t vnet.TenantName) string { return store.Endpoints + string(t) + "/" }

@@ -225,7 +225,7 @@ func (a *Agent) write(ctx context.Context, record, present int64) error {
 	).Then(
 		clientv3.OpPut(prefix+nodeKey(a.Name), string(what)),
 		clientv3.OpPut(prefix+aliveKey(a.Name), string(that), clientv3.WithLease(lease.ID)),
-		clientv3.OpDelete(prefix+graceKey(a.Name)),
+		clientv3.OpDelete(prefix+graceKey(a.Name)), clientv3.OpDelete(prefix+doubtKey(a.Name)), clientv3.OpDelete(prefix+reachedKey(a.Name)),
 	).Commit()
 	if err != nil {
 		return a.etcd.Error(err)

@@ -38,7 +38,9 @@ func (a *Agent) mirror(ctx context.Context) {
 }
 
 // followed is all that is followed, whatever tenants are here.
-func followed() []string { return append([]string{Nodes, alive, off, grace, drains}, declared...) }
+func followed() []string {
+	return append([]string{Nodes, alive, silences, off, grace, drains}, declared...)
+}
 
 // catchUp takes over all as it is now.
 func (a *Agent) catchUp(ctx context.Context) error {

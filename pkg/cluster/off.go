@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -14,52 +13,6 @@ import (
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
-
-// A node whose lease has ended may be off, or only its tenetd may be, whose end must not stop traffic. So its address is
-// asked, too: only if that does not answer either is the node off. Whoever finds that out writes it down for all, and from
-// then on runs the grace: a lease that nobody keeps, so that it is etcd's clock that counts.
-
-// How often, and for how long, a node without a lease is asked whether it still is there.
-const (
-	pings    = 3
-	pingWait = time.Second
-)
-
-// watchNodes looks after nodes that have no lease.
-func (a *Agent) watchNodes(ctx context.Context) error {
-	a.mu.Lock()
-	var silent []Record
-	var ended []vnet.NodeName
-	for name, r := range a.nodes {
-		switch {
-		case a.alive[name] || name == a.Name:
-		case !a.off[name]:
-			silent = append(silent, r)
-		case !a.graced[name]:
-			ended = append(ended, name)
-		}
-	}
-	a.mu.Unlock()
-	var all sync.WaitGroup
-	gone := make([]bool, len(silent))
-	for i, r := range silent {
-		all.Go(func() { gone[i] = a.answersNot(ctx, r) })
-	}
-	all.Wait()
-	for i, r := range silent {
-		if gone[i] {
-			if err := a.declareOff(ctx, r.Name); err != nil {
-				return err
-			}
-		}
-	}
-	for _, name := range ended {
-		if err := a.endGrace(ctx, name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // endGrace takes a node out of the cluster that is off and has no grace any more. Etcd says so in the transaction: what this
 // node has been told of may be one and not the other yet.
@@ -74,22 +27,8 @@ func (a *Agent) endGrace(ctx context.Context, name vnet.NodeName) error {
 	return err
 }
 
-// answersNot reports that the node's address does not answer, however often it is asked.
-func (a *Agent) answersNot(ctx context.Context, r Record) bool {
-	for range pings {
-		there, err := ping(ctx, r.VTEP, pingWait)
-		if there || ctx.Err() != nil {
-			return false
-		}
-		if err != nil {
-			a.log.Debug("ask a node without a lease whether it is there", "node", r.Name, "error", err)
-			pause(ctx)
-		}
-	}
-	return true
-}
-
-// declareOff writes down that the node is off, unless it has a lease again, or another was faster.
+// declareOff writes down that the node is off, unless it has a lease again, somebody reaches it, or another was faster. With
+// that its grace begins: a lease that nobody keeps, so that it is etcd's clock that counts.
 func (a *Agent) declareOff(ctx context.Context, name vnet.NodeName) error {
 	lease, err := a.etcd.Client().Grant(ctx, int64(max(a.Grace, minGrace)/time.Second))
 	if err != nil {
@@ -98,6 +37,7 @@ func (a *Agent) declareOff(ctx context.Context, name vnet.NodeName) error {
 	prefix := a.etcd.Prefix()
 	put, err := a.etcd.Client().Txn(ctx).If(
 		clientv3.Compare(clientv3.CreateRevision(prefix+aliveKey(name)), "=", 0),
+		clientv3.Compare(clientv3.CreateRevision(prefix+reachedKey(name)), "=", 0),
 		clientv3.Compare(clientv3.CreateRevision(prefix+offKey(name)), "=", 0),
 		clientv3.Compare(clientv3.CreateRevision(prefix+nodeKey(name)), ">", 0),
 	).Then(
@@ -149,6 +89,7 @@ func (a *Agent) applyOff(ctx context.Context, whole bool, changes map[string][]b
 			}
 		}
 		clear(a.graced)
+		clear(a.silences)
 	}
 	if value, ok := changes[drainKey(a.Name)]; ok || whole {
 		a.leaving = value != nil
@@ -157,6 +98,7 @@ func (a *Agent) applyOff(ctx context.Context, whole bool, changes map[string][]b
 		if name, ok := strings.CutPrefix(key, grace); ok {
 			a.graced[vnet.NodeName(name)] = value != nil
 		}
+		a.hears(key, value)
 		text, ok := strings.CutPrefix(key, off)
 		if !ok {
 			continue
@@ -230,7 +172,7 @@ func remove(ctx context.Context, s Authority, name vnet.NodeName, conditions ...
 			ops = append(ops, clientv3.OpDelete(string(kv.Key)), clientv3.OpDelete(prefix+heldKey(name, strings.TrimPrefix(string(kv.Key), own))))
 		}
 		if len(ops) == 0 {
-			ops = []clientv3.Op{clientv3.OpDelete(prefix + nodeKey(name)), clientv3.OpDelete(prefix + offKey(name)), clientv3.OpDelete(prefix + graceKey(name)), clientv3.OpDelete(prefix + drainKey(name)), clientv3.OpDelete(prefix + useKey(name))}
+			ops = []clientv3.Op{clientv3.OpDelete(prefix + nodeKey(name)), clientv3.OpDelete(prefix + offKey(name)), clientv3.OpDelete(prefix + graceKey(name)), clientv3.OpDelete(prefix + drainKey(name)), clientv3.OpDelete(prefix + useKey(name)), clientv3.OpDelete(prefix + doubtKey(name)), clientv3.OpDelete(prefix + reachedKey(name))}
 		}
 		done, err := c.Txn(ctx).If(same...).Then(ops...).Else(clientv3.OpTxn(conditions, nil, nil)).Commit()
 		if err != nil {

@@ -90,7 +90,7 @@ func TestNodeCutFromEtcdForwards(t *testing.T) {
 	unhurt(t, a, b, "a node cut off from etcd", func(*live) {
 		c.CutFromEtcd(cut)
 		c.becomes(cut, other, "silent")
-		// The others ask its address every five seconds, three times.
+		// The others ask its address until it has not answered three times, and then wait for each other.
 		if lab.Within(lab.Stretch(12*time.Second), func() bool { return c.state(cut, other) != "silent" }) {
 			t.Errorf("it is %s", c.state(cut, other))
 		}
@@ -106,6 +106,28 @@ func TestNodeCutFromEtcdForwards(t *testing.T) {
 	c.Heal()
 	c.meet(late, b)
 	c.meet(late, far)
+	c.settled()
+}
+
+// A node that etcd has lost and that some do not reach is not off while another reaches it; it is when nobody does.
+func TestANodeThatAnybodyReachesIsNotOff(t *testing.T) {
+	c := newCluster(t, 3, 1, shortLease...)
+	cut, other, third := c.Nodes[0], c.Nodes[1], c.Nodes[2]
+	a, b := c.across(cut, other)
+	c.settled()
+	unhurt(t, a, b, "a node cut off from etcd and from a third", func(*live) {
+		c.Partition(cut, third)
+		c.CutFromEtcd(cut)
+		c.becomes(cut, third, "silent")
+		if lab.Within(lab.Stretch(15*time.Second), func() bool { return c.state(cut, third) != "silent" }) {
+			t.Errorf("it is %s", c.state(cut, third))
+		}
+	})
+	c.Partition(cut, other)
+	c.becomes(cut, other, "off")
+	c.Heal()
+	c.becomes(cut, other, "runs")
+	c.meet(a, b)
 	c.settled()
 }
 
