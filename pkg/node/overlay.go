@@ -365,7 +365,7 @@ func (c OverlayChange) render(tx store.Tx, bridge string, moved map[vnet.NodeNam
 	touched := map[vnet.Ref]bool{}
 	for _, r := range slices.Concat(remotes, c.GoneRemotes) {
 		touched[r.Ref()] = true
-		changes = append(changes, openflow.DeleteCookie(pipeline.RemoteOwner(r.Node, r.ID).Cookie(), allBits))
+		changes = append(changes, openflow.DeleteCookie(pipeline.RemoteOwner(r).Cookie(), allBits))
 	}
 	for _, r := range remotes {
 		if _, ok := o.peers[r.Node]; !ok {

@@ -143,7 +143,7 @@ func (n *Node) names(ctx context.Context, bridge string) (names, error) {
 		}
 		for _, remotes := range others.remotes {
 			for _, r := range remotes {
-				k.owners[pipeline.RemoteOwner(r.Node, r.ID)] = fmt.Sprintf("%s on %s", r.Attachment, r.Node)
+				k.owners[pipeline.RemoteOwner(r)] = fmt.Sprintf("%s on %s", r.Attachment, r.Node)
 			}
 		}
 		networks, err := store.All[vnet.Network](tx, store.Networks)

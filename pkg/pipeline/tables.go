@@ -206,9 +206,10 @@ var EtcdOwner = ownerOf("etcd")
 // PeerOwner is the owner of what lets another node's tunnels in.
 func PeerOwner(n vnet.NodeName) Owner { return ownerOf("peer " + string(n)) }
 
-// RemoteOwner is the owner of the flows that lead to another node's endpoint.
-func RemoteOwner(n vnet.NodeName, id vnet.EndpointID) Owner {
-	return ownerOf("remote " + string(n) + " " + string(id))
+// RemoteOwner is the owner of the flows that lead to another node's endpoint. An id that comes back in another network is
+// another endpoint: of which is heard first is not said.
+func RemoteOwner(r vnet.Remote) Owner {
+	return ownerOf("remote " + string(r.Node) + " " + r.Ref().String() + " " + string(r.ID))
 }
 
 // ChainOwner is the owner of a chain's flows.

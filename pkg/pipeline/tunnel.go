@@ -156,7 +156,7 @@ type Remote struct {
 
 // RemoteFlows lead to an endpoint of another node: by its MAC in its network, and no other way.
 func RemoteFlows(n Network, e Remote) []openflow.Flow {
-	r := endpoint{Owner: RemoteOwner(e.Peer.Name, e.ID), n: n, mac: e.MAC}
+	r := endpoint{Owner: RemoteOwner(e.Remote), n: n, mac: e.MAC}
 	flows := []openflow.Flow{r.flow(Destination, 100, openflow.Match{n.inNetwork(), openflow.EthDst.MAC(e.MAC.HardwareAddr())},
 		append(to(e.Peer, n.VNI), openflow.SetField(outPort.Is(uint64(e.Peer.Encapsulation.OFPort()))), openflow.GotoTable(TunnelOut))...)}
 	if e.Chained {

@@ -235,7 +235,7 @@ type sighting struct {
 }
 
 func (t turn) sighting() sighting {
-	return sighting{pipeline.RemoteOwner(t.remote.Node, t.remote.ID).Cookie(), t.gone}
+	return sighting{pipeline.RemoteOwner(t.remote).Cookie(), t.gone}
 }
 
 // A flowWatch sees flows come and go in table Destination, where an endpoint has one: by OpenFlow's flow monitor, which

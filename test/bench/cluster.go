@@ -150,7 +150,7 @@ func (m *meeting) come(h *harness) time.Time {
 func (m *meeting) goes(h *harness) {
 	m.fresh.Del()
 	id := vnet.Attachment{Container: m.fresh.ID, IfName: m.fresh.IfName}.ID()
-	cookie := pipeline.RemoteOwner(vnet.NodeName(m.here.Name), id).Cookie()
+	cookie := pipeline.RemoteOwner(vnet.Remote{Tenant: "bench", Network: "net", Node: vnet.NodeName(m.here.Name), ID: id}).Cookie()
 	lab.Eventually(h, "the other node to forget the container", func() bool {
 		return !slices.ContainsFunc(m.there.Flows(), func(f openflow.FlowStats) bool { return f.Cookie == cookie })
 	})

@@ -284,7 +284,7 @@ func (s *site) beginAgain(ctx context.Context) error {
 		var cookies []uint64
 		for _, network := range s.peers.here() {
 			r := s.peers.endpoint(network, s.peers.nodeOf(network, 0), fmt.Sprintf("new%d-%d", network, i), firstNumber+s.peers.ofNetwork())
-			fresh, cookies = append(fresh, r), append(cookies, pipeline.RemoteOwner(r.Node, r.ID).Cookie())
+			fresh, cookies = append(fresh, r), append(cookies, pipeline.RemoteOwner(r).Cookie())
 		}
 		for _, r := range before {
 			if err := s.tell(ctx, r, true); err != nil {

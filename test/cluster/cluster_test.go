@@ -147,3 +147,25 @@ func TestNetworkSpansNodes(t *testing.T) {
 		}
 	}
 }
+
+// A container's name says nothing about its tenant: one that comes back in another is reached there, whichever of its end and
+// its new beginning other nodes hear of first.
+func TestAContainerComesBackInAnotherTenant(t *testing.T) {
+	c := newCluster(t, 2, 1)
+	n1, n2 := c.Nodes[0], c.Nodes[1]
+	hears := map[string]*lab.Container{}
+	for _, tenant := range []string{"red", "blue"} {
+		c.network(n1, tenant+"/web", "--subnet", web4)
+		hears[tenant] = n1.Attach("in-"+tenant, n1.Conf(tenant, "web"))
+	}
+	e := n2.Attach("moves", n2.Conf("red", "web"))
+	for i := range 8 {
+		tenant := []string{"blue", "red"}[i%2]
+		c.daemons[n1].Sleeps(func() {
+			e.Del()
+			e = n2.Attach("moves", n2.Conf(tenant, "web"))
+		})
+		lab.Eventually(t, "it to be reached in "+tenant, func() bool { return hears[tenant].Pings(e.IP4) })
+		c.settled()
+	}
+}

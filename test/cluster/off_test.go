@@ -107,7 +107,7 @@ func (s small) loses() {
 // leading is how many flows of a node lead to a container on another.
 func (s small) leading(h *lab.Host, to *lab.Container) int {
 	s.t.Helper()
-	owner := pipeline.RemoteOwner(vnet.NodeName(to.Name), vnet.Attachment{Container: to.ID, IfName: to.IfName}.ID())
+	owner := pipeline.RemoteOwner(vnet.Remote{Tenant: "blue", Network: "small", Node: vnet.NodeName(to.Name), ID: vnet.Attachment{Container: to.ID, IfName: to.IfName}.ID()})
 	n := 0
 	for _, f := range h.Flows() {
 		if pipeline.OwnerOf(f.Cookie) == owner {

@@ -71,6 +71,14 @@ func (d *Daemon) Ends() int {
 	return d.cmd.ProcessState.ExitCode()
 }
 
+// Sleeps runs something while tenetd does nothing.
+func (d *Daemon) Sleeps(while func()) {
+	d.h.tb.Helper()
+	Must(d.h.tb, d.cmd.Process.Signal(syscall.SIGSTOP))
+	defer func() { Must(d.h.tb, d.cmd.Process.Signal(syscall.SIGCONT)) }()
+	while()
+}
+
 // Kill kills it, if it does not end by another signal that End waits for.
 func (d *Daemon) Kill() { _ = d.cmd.Process.Kill() }
 
