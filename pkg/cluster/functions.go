@@ -165,7 +165,7 @@ func (a *Agent) inSession(tx store.Tx) error {
 	var p presence
 	value := tx.Get(aliveKey(a.Name))
 	if value == nil || json.Unmarshal(value, &p) != nil || p.Place != a.me.place {
-		return errors.New("the node has no lease from etcd now")
+		return errLeaseLost
 	}
 	return nil
 }

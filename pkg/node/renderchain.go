@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
@@ -20,7 +21,8 @@ func (r *rendered) add(groups []openflow.GroupConfig, flows []openflow.Flow) {
 	r.groups, r.flows = append(r.groups, groups...), append(r.flows, flows...)
 }
 
-// chains renders what is in the chains' tables, but for the base's.
+// chains renders what is in the chains' tables, but for the base's. Chains of tenants of whom nobody is here lead nothing: in
+// a cluster these may be most.
 func (s standing) chains(tx store.Tx) (rendered, error) {
 	r := rendered{groups: pipeline.FunctionGroups()}
 	all, err := store.All[vnet.Chain](tx, store.Chains)
@@ -37,7 +39,26 @@ func (s standing) chains(tx store.Tx) (rendered, error) {
 	}
 	functions := map[vnet.TenantName]map[uint32]pipeline.Function{}
 	groups := map[vnet.GroupRef]vnet.Group{}
+	tenants := map[vnet.TenantName]*tenantView{}
+	view := func(name vnet.TenantName) (*tenantView, error) {
+		t, ok := tenants[name]
+		if !ok {
+			t, err = viewTenant(tx, name, s.bridge)
+			if err != nil && !errors.Is(err, vnet.ErrNotFound) {
+				return nil, err
+			}
+			tenants[name] = t
+		}
+		return t, nil
+	}
 	for _, i := range instances {
+		t, err := view(i.Tenant)
+		if err != nil {
+			return r, err
+		}
+		if t == nil || !t.here {
+			continue
+		}
 		f, state, err := s.function(tx, i, groups)
 		if err != nil {
 			return r, err
@@ -51,15 +72,18 @@ func (s standing) chains(tx store.Tx) (rendered, error) {
 		}
 		functions[i.Tenant][i.Number] = f
 	}
-	tenants := map[vnet.TenantName]*tenantView{}
+	led := map[vnet.TenantName]bool{}
 	ofTenant := map[vnet.TenantName][]pipeline.Chain{}
 	for _, c := range all {
-		t := tenants[c.Tenant]
-		if t == nil {
-			if t, err = viewTenant(tx, c.Tenant, s.bridge); err != nil {
-				return r, err
-			}
-			tenants[c.Tenant] = t
+		t, err := view(c.Tenant)
+		if err != nil {
+			return r, err
+		}
+		if t == nil || !t.here {
+			continue
+		}
+		if !led[c.Tenant] {
+			led[c.Tenant] = true
 			for _, net := range t.networks {
 				r.flows = append(r.flows, pipeline.TenantFlows(net)...)
 			}

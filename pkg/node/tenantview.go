@@ -13,6 +13,7 @@ import (
 // tenantView is what classifiers of a tenant's chains may name.
 type tenantView struct {
 	number    uint32
+	here      bool // somebody lives on the bridge
 	declared  []vnet.Network
 	networks  []pipeline.Network // those that somebody lives in, on the bridge or on other nodes
 	endpoints []nameable
@@ -45,6 +46,7 @@ func viewTenant(tx store.Tx, name vnet.TenantName, bridge string) (*tenantView, 
 		if err != nil {
 			return nil, err
 		}
+		t.here = t.here || len(endpoints) > 0
 		remotes, err := remotesIn(tx, plain.Ref(), bridge)
 		if err != nil {
 			return nil, err

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tenet-cni/tenet/pkg/pipeline"
 	"github.com/tenet-cni/tenet/test/lab"
 )
 
@@ -253,4 +254,51 @@ func TestPathsOfOtherNodesConnectionsStand(t *testing.T) {
 	if !lab.Within(2*lab.Patience(), func() bool { return paths() == 0 }) {
 		t.Errorf("the path stands though no connection has it: %v", w.records("path-use/"))
 	}
+}
+
+// A chain is on the switch of a node while somebody of its tenant is there, and leads whoever comes from the beginning.
+func TestAChainIsWhereItsTenantIs(t *testing.T) {
+	w := newLed(t)
+	w.ctl(w.n1, "group", "add", "blue/fw")
+	fw := lab.Watch(w.n2.Function("fw1", webOn(w.n2), "fw", 0).Bridges())
+	w.lead("fw")
+	lab.Eventually(t, "the chain to lead", func() bool {
+		said := w.exchange("udp", w.server.IP4, "first")
+		return lab.Within(lab.Patience()/40, func() bool { return fw.Saw(said) == [2]int{1, 1} })
+	})
+	w.settled()
+	inChains := func() int {
+		n := 0
+		for _, f := range w.n3.Flows() {
+			if slices.Contains(pipeline.ChainTables, f.Table) {
+				n++
+			}
+		}
+		return n
+	}
+	nobody := inChains()
+	for range 3 {
+		c := w.n3.Attach("visits", webOn(w.n3))
+		if inChains() <= nobody {
+			t.Error("the chain is not on the switch of a node with a client")
+		}
+		lab.Eventually(t, "the server to be reached", func() bool { return c.Pings(w.server.IP4) })
+		said := lab.PingToken("visit")
+		lab.Must(t, c.Exchange("tcp", netip.AddrPortFrom(w.server.IP4, 80), said))
+		fw.Sees(t, said, 1, 1)
+		c.Del()
+		if n := inChains(); n != nobody {
+			t.Errorf("without anybody of the tenant there are %d flows in the chains' tables, before there were %d", n, nobody)
+		}
+	}
+	base := 0
+	for _, f := range pipeline.BaseFlows() {
+		if slices.Contains(pipeline.ChainTables, f.Table) {
+			base++
+		}
+	}
+	if nobody != base {
+		t.Errorf("a node with nobody of the tenant has %d flows in the chains' tables, of the base there are %d", nobody, base)
+	}
+	w.settled()
 }
