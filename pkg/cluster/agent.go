@@ -48,6 +48,7 @@ type Agent struct {
 	background sync.WaitGroup
 
 	order  sync.Mutex   // of changes to the records of other nodes, which are made one after the other
+	needs  sync.Mutex   // who claims blocks sees what others have claimed. Taken before blocks
 	blocks sync.Mutex   // whose block one is changes in etcd and in the node's store before that of another does. Taken before mu
 	tells  sync.RWMutex // locked while etcd is asked what it has of this node's endpoints, which nobody tells it of meanwhile
 

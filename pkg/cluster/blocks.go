@@ -76,7 +76,8 @@ func (a *Agent) take(ctx context.Context, h held) (vnet.NodeName, error) {
 	return a.Name, nil
 }
 
-// need gets room for what an ADD asks for: the blocks of the addresses, and one of each family of the subnets.
+// need gets room for what an ADD asks for: the blocks of the addresses, and one of each family of the subnets. One ADD at a
+// time: what one has got has mostly room for the next.
 func (a *Agent) need(ctx context.Context, net vnet.Network, addrs []netip.Addr, subnets []netip.Prefix) error {
 	a.mu.Lock()
 	leaving := a.leaving
@@ -84,6 +85,8 @@ func (a *Agent) need(ctx context.Context, net vnet.Network, addrs []netip.Addr, 
 	if leaving {
 		return errLeaves
 	}
+	a.needs.Lock()
+	defer a.needs.Unlock()
 	for _, addr := range addrs {
 		s, ok := net.SubnetOf(addr)
 		if !ok {
@@ -99,18 +102,30 @@ func (a *Agent) need(ctx context.Context, net vnet.Network, addrs []netip.Addr, 
 				"ask for another, or attach the container there; see tenetctl node show %s", who)
 		}
 	}
+	return a.more(ctx, net, subnets, one)
+}
+
+// more claims a block of each family of the subnets in which few addresses are left. needs is locked.
+func (a *Agent) more(ctx context.Context, net vnet.Network, subnets []netip.Prefix, few func(block int) int) error {
+	var short []netip.Prefix
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.View(ctx, func(tx store.Tx) error {
+			var err error
+			short, err = scarce(tx, net, subnets, few)
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
 	for _, is6 := range []bool{false, true} {
 		var full []string
 		done := false
-		for _, p := range subnets {
+		for _, p := range short {
 			if p.Addr().Is6() != is6 || done {
 				continue
 			}
 			i := slices.IndexFunc(net.Subnets, func(s vnet.Subnet) bool { return s.Prefix == p })
-			if i < 0 {
-				return vnet.Invalidf("network %s has no subnet %s", net.Ref(), p)
-			}
-			var err error
 			if done, err = a.claimAny(ctx, net.Ref(), net.Subnets[i]); err != nil {
 				return err
 			}
@@ -158,44 +173,55 @@ const maxUnusable = 1 << 16
 
 // ahead claims the next block of a network before the last one is full.
 func (a *Agent) ahead(ctx context.Context, net vnet.Network) error {
-	var short []netip.Prefix
-	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
-		return n.Store.View(ctx, func(tx store.Tx) error {
-			var err error
-			short, err = scarce(tx, net)
-			return err
-		})
-	})
-	if err != nil || len(short) == 0 {
-		return err
+	a.mu.Lock()
+	leaving := a.leaving
+	a.mu.Unlock()
+	if leaving {
+		return nil
 	}
-	err = a.need(ctx, net, nil, short)
-	if errors.Is(err, vnet.ErrExhausted) || errors.Is(err, errLeaves) {
+	a.needs.Lock()
+	defer a.needs.Unlock()
+	err := a.more(ctx, net, prefixes(net), quarter)
+	if errors.Is(err, vnet.ErrExhausted) {
 		return nil // whoever needs one is told
 	}
 	return err
 }
 
-// scarce returns the subnets of the families in which few addresses are left.
-func scarce(tx store.Tx, net vnet.Network) ([]netip.Prefix, error) {
+// How many addresses at least are to be left, of blocks of so many.
+func one(int) int           { return 1 }
+func quarter(block int) int { return max(1, block/4) }
+
+func prefixes(net vnet.Network) []netip.Prefix {
+	all := make([]netip.Prefix, len(net.Subnets))
+	for i, s := range net.Subnets {
+		all[i] = s.Prefix
+	}
+	return all
+}
+
+// scarce returns those of the subnets in whose family fewer addresses are left in them than few says. vnet.ErrNotFound if the
+// network has no such subnet.
+func scarce(tx store.Tx, net vnet.Network, subnets []netip.Prefix, few func(block int) int) ([]netip.Prefix, error) {
 	var short []netip.Prefix
 	for _, is6 := range []bool{false, true} {
-		var subnets []netip.Prefix
+		var family []netip.Prefix
 		free, block := 0, 0
-		for _, s := range net.Subnets {
-			if s.Prefix.Addr().Is6() != is6 {
+		for _, p := range subnets {
+			if p.Addr().Is6() != is6 {
 				continue
 			}
-			f, err := ipam.Free(tx, net, s.Prefix)
+			f, err := ipam.Free(tx, net, p)
 			if err != nil {
 				return nil, err
 			}
 			free += f
-			subnets = append(subnets, s.Prefix)
-			block = max(block, 1<<(s.Prefix.Addr().BitLen()-s.BlockBits()))
+			family = append(family, p)
+			s, _ := net.SubnetOf(p.Addr())
+			block = max(block, 1<<(p.Addr().BitLen()-s.BlockBits()))
 		}
-		if len(subnets) > 0 && free < max(1, block/4) {
-			short = append(short, subnets...)
+		if free < few(block) {
+			short = append(short, family...)
 		}
 	}
 	return short, nil
@@ -447,7 +473,7 @@ func keptAhead(tx store.Tx, h held) (bool, error) {
 	if err != nil || !here {
 		return false, err
 	}
-	short, err := scarce(tx, net)
+	short, err := scarce(tx, net, prefixes(net), quarter)
 	if err != nil || len(short) == 0 {
 		return false, err
 	}

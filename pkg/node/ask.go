@@ -40,7 +40,7 @@ func Declare(tx store.Tx, net vnet.Network) (vnet.Network, error) {
 // Asking runs do, and runs it again when tenetd has got from the cluster what do said is missing: a network, or room for
 // addresses.
 func (n *Node) Asking(ctx context.Context, do func() error) error {
-	const tries = 5 // what tenetd has got for one ADD another may take
+	const tries = 32 // what tenetd has got for one ADD another may take
 	behind := n.Clustered()
 	for try := 1; ; try++ {
 		err := do()

@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -167,5 +169,34 @@ func TestAContainerComesBackInAnotherTenant(t *testing.T) {
 		})
 		lab.Eventually(t, "it to be reached in "+tenant, func() bool { return hears[tenant].Pings(e.IP4) })
 		c.settled()
+	}
+}
+
+// ADDs at once use a network up: as long as it has an address, none of them fails, whoever of them claims the blocks.
+func TestContainersAtOnceUseANetworkUp(t *testing.T) {
+	c := newCluster(t, 2, 1)
+	h := c.Nodes[0]
+	c.network(h, "blue/small", "--subnet", small4)
+	for round := range 3 {
+		var all sync.WaitGroup
+		containers := make([]*lab.Container, smallSize)
+		answers := make([]lab.Answer, smallSize)
+		for i := range containers {
+			containers[i] = h.Container(fmt.Sprintf("c%d-%d", round, i))
+			containers[i].Conf = h.Conf("blue", "small")
+			all.Go(func() { answers[i] = containers[i].Do("ADD") })
+		}
+		all.Wait()
+		for i, a := range answers {
+			lab.Must(t, a.Failed())
+			containers[i].Learn(a.Stdout)
+		}
+		one := h.Container("one-too-many")
+		one.Conf = h.Conf("blue", "small")
+		lab.Fails(t, one.Do("ADD"), lab.CodeExhausted, "subnet "+small4+" has no free address")
+		c.settled()
+		for _, e := range containers {
+			e.Del()
+		}
 	}
 }
