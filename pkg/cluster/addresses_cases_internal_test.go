@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -452,7 +453,7 @@ func (d *tenetd) pass(name vnet.NodeName) {
 			err = d.applyOff(d.life, true, latest(events))
 		}
 		if err == nil {
-			err = d.watchNodes(d.life, map[vnet.NodeName]*suspicion{})
+			err = d.endGraces(d.life)
 		}
 		if err != nil {
 			d.Fatal(err)
@@ -592,4 +593,137 @@ func TestBlockThatIsAskedForIsNotGivenBack(t *testing.T) {
 		t.Errorf("%v, blocks %v", err, m.blocks())
 	}
 	w.agree([]*member{m})
+}
+
+// A network that is deleted takes its blocks from the lists of those that hold them: of one declared anew in its name they may
+// be another's.
+func TestBlockGoesWithItsNetwork(t *testing.T) {
+	w := newWorld(t, etcdtest.Start(t), `{"prefix":"10.0.0.0/24"}`)
+	m, other := w.member(1), w.member(2)
+	d, o := m.started(), other.started()
+	d.mustAdd("a", "10.0.0.9")
+	d.rest()
+	m.mustErase("a")
+	d.Kick()
+	d.rest()
+	d.bury()
+	var net vnet.Network
+	change := func(do func(store.Tx) error) {
+		t.Helper()
+		if err := w.etcd.Update(t.Context(), Planned(do)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(func(tx store.Tx) error {
+		var err error
+		if net, err = store.Network(tx, w.held("10.0.0.8/29").ref); err != nil {
+			return err
+		}
+		return store.DeleteNetwork(tx, net.Ref())
+	})
+	if got := w.keys(store.Blocks, holdings); len(got) != 0 {
+		t.Errorf("the network leaves %v", got)
+	}
+	change(func(tx store.Tx) error {
+		_, err := store.DeclareNetwork(tx, net)
+		// A record of before that a node has kept: as of a tenet that did not take care.
+		return errors.Join(err, tx.Put(heldBlockKey(m.Name, net.Ref(), netip.MustParsePrefix("10.0.0.8/29")), nil))
+	})
+	o.mustAdd("b", "10.0.0.9")
+	o.rest()
+	if _, err := w.server.Client().Revoke(t.Context(), d.lease); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(t.Context(), w.etcd, m.Name); err != nil {
+		t.Fatal(err)
+	}
+	w.agree([]*member{other})
+}
+
+// A node that has a lease again is off until it has told what is on it. If it dies before, its grace begins anew.
+func TestNodeThatComesBackHasItsGraceUntilItIsBack(t *testing.T) {
+	w := newWorld(t, etcdtest.Start(t), `{"prefix":"10.0.0.0/24"}`)
+	m, other := w.member(1), w.member(2)
+	d, o := m.started(), other.started()
+	d.Grace, o.Grace = time.Hour, time.Hour
+	d.mustAdd("a", "10.0.0.9")
+	d.rest()
+	revoke := func() {
+		t.Helper()
+		if _, err := w.server.Client().Revoke(t.Context(), d.lease); err != nil {
+			t.Fatal(err)
+		}
+	}
+	off := func(want bool) {
+		t.Helper()
+		if got := w.keys(offKey(m.Name), graceKey(m.Name)); len(got) != map[bool]int{true: 2}[want] {
+			t.Errorf("off %v, want %v: %v", !want, want, got)
+		}
+	}
+	d.bury()
+	revoke()
+	if err := o.declareOff(t.Context(), m.Name); err != nil {
+		t.Fatal(err)
+	}
+	off(true)
+	d = m.tenetd(func() fault { return none })
+	t.Cleanup(d.bury)
+	d.Grace = time.Hour
+	if err := d.describe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	off(true)
+	revoke()
+	o.Agent.nodes[m.Name] = Record{Peer: vnet.Peer{Name: m.Name}}
+	o.Agent.off[m.Name] = true
+	if err := o.endGraces(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.keys(nodeKey(m.Name)); len(got) != 1 {
+		t.Error("it lost its grace as it came back")
+	}
+	d.bury()
+	d = m.started()
+	off(true)
+	if err := d.tellFunctions(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	off(false)
+	d.rest()
+	w.agree([]*member{m, other})
+}
+
+// A node is off, and comes back, also if a chain cannot be decided on.
+func TestNodeIsOffWhateverBecomesOfChains(t *testing.T) {
+	w := newWorld(t, etcdtest.Start(t), `{"prefix":"10.0.0.0/24"}`)
+	m, other := w.member(1), w.member(2)
+	d, o := m.started(), other.started()
+	tenant := w.held("10.0.0.8/29").ref.Tenant
+	err := w.etcd.Update(t.Context(), func(tx store.Tx) error {
+		return errors.Join(tx.Put(store.Chains+string(tenant)+"/broken", []byte("{")),
+			tx.Put(holdings+string(m.Name)+"/"+store.Functions+string(tenant)+"/x", nil))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.bury()
+	if _, err := w.server.Client().Revoke(t.Context(), d.lease); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.declareOff(t.Context(), m.Name); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.keys(offKey(m.Name), graceKey(m.Name)); len(got) != 2 {
+		t.Errorf("it is not off: %v", got)
+	}
+	d = m.started()
+	if err := d.tellFunctions(t.Context()); err == nil {
+		t.Error("nothing is wrong with the chain: this test proves nothing")
+	}
+	if got := w.keys(offKey(m.Name), graceKey(m.Name)); len(got) != 0 {
+		t.Errorf("it is still off: %v", got)
+	}
 }

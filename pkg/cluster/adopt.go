@@ -21,6 +21,7 @@ import (
 
 // luggage is what a node on its own has.
 type luggage struct {
+	member   bool // it is one already, and brings no declarations
 	tenants  []vnet.Tenant
 	networks []vnet.Network
 	groups   []vnet.Group
@@ -39,7 +40,7 @@ func (a *Agent) luggage(ctx context.Context) (luggage, error) {
 		}
 		return n.Store.View(ctx, func(tx store.Tx) error {
 			_, member := store.Member(tx)
-			l = luggage{legs: map[vnet.ChainRef][]vnet.Leg{}, serving: a.instances(serving, !member)}
+			l = luggage{member: member, legs: map[vnet.ChainRef][]vnet.Leg{}, serving: a.instances(serving, !member)}
 			if !member {
 				for _, read := range []func() error{
 					func() error { l.tenants, err = store.All[vnet.Tenant](tx, store.Tenants); return err },

@@ -50,6 +50,7 @@ type Agent struct {
 	order  sync.Mutex   // of changes to the records of other nodes, which are made one after the other
 	needs  sync.Mutex   // who claims blocks sees what others have claimed. Taken before blocks
 	blocks sync.Mutex   // whose block one is changes in etcd and in the node's store before that of another does. Taken before mu
+	serves sync.Mutex   // who tells of this node's functions. Taken before mu
 	tells  sync.RWMutex // locked while etcd is asked what it has of this node's endpoints, which nobody tells it of meanwhile
 
 	mu        sync.Mutex
@@ -70,6 +71,7 @@ type Agent struct {
 	waiting   []*news // of tenants, for their turn
 	published map[vnet.EndpointID]published
 	functions map[string]vnet.Instance   // as etcd has this node's
+	unplanned bool                       // and chains do not go by them yet
 	conflicts map[vnet.EndpointID]string // endpoints that the cluster does not want, and why
 	failures  map[string]string          // what has failed and not worked since, with the error that was logged
 	idle      map[held]time.Time         // blocks that nobody has an address of, and since when
@@ -79,6 +81,7 @@ type Agent struct {
 	kicked chan struct{} // what the cluster is told of may have changed
 	lost   chan struct{} // etcd does not answer
 	unsure chan struct{} // a lease was given up
+	dead   chan vnet.NodeName
 	doubts chan struct{} // somebody does not reach a node
 }
 
@@ -93,7 +96,7 @@ func New(c node.Config, o Options, release func(context.Context, vnet.Endpoint) 
 		nodes: map[vnet.NodeName]Record{}, alive: map[vnet.NodeName]bool{}, off: map[vnet.NodeName]bool{}, graced: map[vnet.NodeName]bool{}, silences: map[vnet.NodeName]silence{},
 		tenants: map[vnet.TenantName]*tenant{}, published: map[vnet.EndpointID]published{}, conflicts: map[vnet.EndpointID]string{},
 		failures: map[string]string{}, idle: map[held]time.Time{}, heardAt: time.Now(), moved: make(chan struct{}), kicked: make(chan struct{}, 1), lost: make(chan struct{}, 1),
-		unsure: make(chan struct{}, 1), doubts: make(chan struct{}, 1),
+		unsure: make(chan struct{}, 1), doubts: make(chan struct{}, 1), dead: make(chan vnet.NodeName),
 	}, nil
 }
 
@@ -121,7 +124,9 @@ func (a *Agent) Run(ctx context.Context, beside func(context.Context)) error {
 	} else {
 		all.Go(func() { a.keep(ctx) })
 		all.Go(func() { a.mirror(ctx) })
+		all.Go(func() { a.listen(ctx) })
 		all.Go(func() { a.guard(ctx) })
+		all.Go(func() { a.bury(ctx) })
 		all.Go(func() { a.collects(ctx) })
 		all.Go(func() { a.asks(ctx) })
 		all.Go(func() { a.watches(ctx) })
@@ -212,7 +217,11 @@ func (a *Agent) house(ctx context.Context, stop context.CancelCauseFunc) {
 	}
 	a.mu.Lock()
 	leaving := a.leaving
+	refused := len(a.conflicts) > 0
 	a.mu.Unlock()
+	if refused {
+		a.Kick() // whom the cluster did not want it may by now
+	}
 	if !leaving {
 		a.failed(ctx, "leave the cluster", nil) // it may stay after all
 		a.failed(ctx, "give blocks back", a.returnIdle(ctx))

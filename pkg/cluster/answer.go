@@ -137,6 +137,14 @@ func (a *Agent) tell(ctx context.Context, id vnet.EndpointID) error {
 	case e.Bridge != a.Bridge || net.IsProvider() || e.State != vnet.Ready:
 		return nil
 	}
+	a.mu.Lock()
+	was, moved := a.published[id]
+	a.mu.Unlock()
+	if moved && was.remote.Ref() != e.Ref() {
+		if err := a.withdraw(ctx, was.remote); err != nil {
+			return err
+		}
+	}
 	if err := a.publish(ctx, e.Publish(a.Name), net); err != nil {
 		return err
 	}

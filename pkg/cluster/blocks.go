@@ -256,8 +256,11 @@ func (a *Agent) recoverBlocks(ctx context.Context) error {
 	var errs []error
 	for h := range there {
 		if _, ok := here[h]; !ok { // the node's store was cut off, or is an older one
-			_, err := a.claim(ctx, h)
-			errs = append(errs, ignoreNotFound(err))
+			who, err := a.claim(ctx, h)
+			if errors.Is(err, vnet.ErrNotFound) || err == nil && who != a.Name {
+				err = a.disown(ctx, h)
+			}
+			errs = append(errs, err)
 		}
 	}
 	for h, b := range here {
@@ -271,6 +274,25 @@ func (a *Agent) recoverBlocks(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// disown takes a block out of the list of what this node has that is another's, or nobody's.
+func (a *Agent) disown(ctx context.Context, h held) error {
+	key := a.etcd.Prefix() + blockKey(h.ref, h.block)
+	got, err := a.etcd.Client().Get(ctx, key)
+	if err != nil {
+		return a.told(ctx, err)
+	}
+	revision := int64(0)
+	if len(got.Kvs) > 0 {
+		revision = got.Kvs[0].ModRevision
+		if ownedBy(a.Name, store.Blocks, got.Kvs[0]) {
+			return nil
+		}
+	}
+	_, err = a.change(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", revision)},
+		[]clientv3.Op{clientv3.OpDelete(a.etcd.Prefix() + heldBlockKey(a.Name, h.ref, h.block))})
+	return err
 }
 
 func ignoreNotFound(err error) error {

@@ -8,6 +8,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/tenet-cni/tenet/pkg/etcd"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
@@ -56,12 +57,11 @@ func (a *Agent) guard(ctx context.Context) {
 	}
 }
 
-// watchNodes asks the nodes that have no lease, once each, and removes those whose grace has ended.
+// watchNodes asks the nodes that have no lease, once each.
 func (a *Agent) watchNodes(ctx context.Context, suspects map[vnet.NodeName]*suspicion) error {
 	a.mu.Lock()
 	silent := map[vnet.NodeName]Record{}
 	known := map[vnet.NodeName]silence{}
-	var ended []vnet.NodeName
 	others := 0
 	for name, r := range a.nodes {
 		switch {
@@ -70,8 +70,6 @@ func (a *Agent) watchNodes(ctx context.Context, suspects map[vnet.NodeName]*susp
 			others++
 		case !a.off[name]:
 			silent[name], known[name] = r, a.silences[name]
-		case !a.graced[name]:
-			ended = append(ended, name)
 		}
 	}
 	a.mu.Unlock()
@@ -98,11 +96,6 @@ func (a *Agent) watchNodes(ctx context.Context, suspects map[vnet.NodeName]*susp
 		})
 	}
 	all.Wait()
-	for _, name := range ended {
-		if err := a.endGrace(ctx, name); err != nil {
-			return err
-		}
-	}
 	return failed
 }
 
@@ -135,7 +128,10 @@ func (a *Agent) ask(ctx context.Context, r Record, s *suspicion, known silence, 
 	case !known.doubted:
 		return a.doubt(ctx, r.Name)
 	case s.missed >= missedPings && !s.since.IsZero() && (!others || time.Since(s.since) >= doubtWait):
-		return a.declareOff(ctx, r.Name)
+		select {
+		case a.dead <- r.Name:
+		default: // the next time
+		}
 	}
 	return nil
 }
@@ -171,29 +167,77 @@ func (a *Agent) reachesNoMore(ctx context.Context, name vnet.NodeName) error {
 	return a.told(ctx, err)
 }
 
-// hears takes over what others know of a node without a lease. a.mu is held.
-func (a *Agent) hears(key string, value []byte) {
-	text, ok := strings.CutPrefix(key, silences)
-	if !ok {
-		return
-	}
-	node, what, _ := strings.Cut(text, "/")
-	name := vnet.NodeName(node)
-	s := a.silences[name]
-	switch what {
-	case "doubted":
-		s.doubted = value != nil
-	case "reached":
-		s.reached = vnet.NodeName(value)
-	}
-	a.silences[name] = s
-	if s == (silence{}) {
-		delete(a.silences, name)
-	}
-	if s.doubted && s.reached == "" {
-		select {
-		case a.doubts <- struct{}{}:
-		default:
+// listen follows which nodes have a lease, and what others know of those that have none, until ctx ends. By itself, and without
+// the node's store: who reaches a node has to say so in time.
+func (a *Agent) listen(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := a.etcd.Mirror(ctx, []string{alive, silences}, nil, func(_ context.Context, whole bool, events []etcd.Event, _ int64) error {
+			a.hears(whole, latest(events))
+			return nil
+		})
+		if ctx.Err() == nil {
+			a.log.Error("follow which nodes live", "error", err)
+			pause(ctx)
 		}
+	}
+}
+
+// hears is what listen is told.
+func (a *Agent) hears(whole bool, changes map[string][]byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if whole {
+		clear(a.alive)
+		clear(a.silences)
+	}
+	for key, value := range changes {
+		if name, ok := strings.CutPrefix(key, alive); ok {
+			a.alive[vnet.NodeName(name)] = value != nil
+			continue
+		}
+		text, ok := strings.CutPrefix(key, silences)
+		if !ok {
+			continue
+		}
+		node, what, _ := strings.Cut(text, "/")
+		name := vnet.NodeName(node)
+		s := a.silences[name]
+		switch what {
+		case "doubted":
+			s.doubted = value != nil
+		case "reached":
+			s.reached = vnet.NodeName(value)
+		}
+		a.silences[name] = s
+		if s == (silence{}) {
+			delete(a.silences, name)
+		}
+		if s.doubted && s.reached == "" {
+			select {
+			case a.doubts <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// bury takes nodes out of everybody's way that guard has found to be off, and out of the cluster when their grace has ended.
+// Beside guard, as it may take long.
+func (a *Agent) bury(ctx context.Context) {
+	now := time.NewTicker(guardPause)
+	defer now.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case name := <-a.dead:
+			err = a.declareOff(ctx, name)
+		case <-now.C:
+			if a.away() == nil {
+				err = a.endGraces(ctx)
+			}
+		}
+		a.failed(ctx, "take out nodes that are off", err)
 	}
 }

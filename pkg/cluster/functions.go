@@ -33,7 +33,7 @@ func Planned(write func(store.Tx) error) func(store.Tx) error {
 	}
 }
 
-// touching notes whose chains are touched.
+// touching notes whose chains are touched, and has no node hold a block that goes with its network.
 type touching struct {
 	store.Tx
 	tenants map[vnet.TenantName]bool
@@ -58,6 +58,14 @@ func (t touching) Put(key string, value []byte) error {
 
 func (t touching) Delete(key string) error {
 	t.note(key)
+	if block, ok := strings.CutPrefix(key, store.Blocks); ok {
+		var h holder // of a record that makes no sense, nobody
+		if store.DecodeShared(key, t.Get(key), &h) == nil {
+			if err := t.Tx.Delete(holdings + string(h.Node) + "/" + store.Blocks + block); err != nil {
+				return err
+			}
+		}
+	}
 	return t.Tx.Delete(key)
 }
 
@@ -76,6 +84,8 @@ func plan(tx store.Tx, tenant vnet.TenantName) error {
 
 // tellFunctions tells the cluster of this node's instances, and decides on the paths through them in the same transaction.
 func (a *Agent) tellFunctions(ctx context.Context) error {
+	a.serves.Lock() // or who has read less could write last
+	defer a.serves.Unlock()
 	var serving []vnet.Instance
 	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
 		var err error
@@ -87,7 +97,7 @@ func (a *Agent) tellFunctions(ctx context.Context) error {
 	}
 	want := a.instances(serving, false)
 	a.mu.Lock()
-	changed := a.functions == nil || len(want) != len(a.functions)
+	changed := a.functions == nil || a.unplanned || len(want) != len(a.functions)
 	for key, i := range want {
 		changed = changed || a.functions[key] != i
 	}
@@ -98,12 +108,26 @@ func (a *Agent) tellFunctions(ctx context.Context) error {
 	err = a.etcd.Update(ctx, Planned(func(tx store.Tx) error { return a.putFunctions(tx, want) }))
 	if err != nil {
 		a.note(ctx, err)
+		if !errors.Is(err, vnet.ErrUnavailable) {
+			err = errors.Join(err, a.etcd.Update(ctx, a.comeBack))
+		}
 		return err
 	}
 	a.mu.Lock()
-	a.functions = want
+	a.functions, a.unplanned = want, false
 	a.mu.Unlock()
 	return nil
+}
+
+// comeBack has the node be off no more, though a chain of which functions are here cannot be decided on now.
+func (a *Agent) comeBack(tx store.Tx) error {
+	if err := a.inSession(tx); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.unplanned = true
+	a.mu.Unlock()
+	return errors.Join(tx.Delete(offKey(a.Name)), tx.Delete(graceKey(a.Name)))
 }
 
 // instances are this node's by their keys in the cluster. Which are drained a node says as long as it is on its own.
@@ -121,11 +145,11 @@ func (a *Agent) putFunctions(tx store.Tx, want map[string]vnet.Instance) error {
 	if err := a.inSession(tx); err != nil {
 		return err
 	}
-	back := tx.Get(offKey(a.Name)) != nil // it was off, and its functions serve again
-	if back {
-		if err := tx.Delete(offKey(a.Name)); err != nil {
-			return err
-		}
+	a.mu.Lock()
+	back := a.unplanned || tx.Get(offKey(a.Name)) != nil // it was off, and its functions serve again
+	a.mu.Unlock()
+	if err := errors.Join(tx.Delete(offKey(a.Name)), tx.Delete(graceKey(a.Name))); err != nil {
+		return err
 	}
 	index := holdings + string(a.Name) + "/" + store.Functions
 	var errs []error

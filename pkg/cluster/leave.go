@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
 	"github.com/tenet-cni/tenet/pkg/ipam"
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/store"
@@ -72,12 +74,15 @@ func (a *Agent) stepOut(ctx context.Context) (bool, error) {
 func (a *Agent) part(ctx context.Context) error {
 	a.mu.Lock()
 	lease := a.lease
-	a.lease, a.parted = 0, true
+	a.parted = true // none is taken again
 	a.mu.Unlock()
 	if lease != 0 {
-		if _, err := a.etcd.Client().Revoke(ctx, lease); err != nil {
+		if _, err := a.etcd.Client().Revoke(ctx, lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			return a.told(ctx, err)
 		}
+		a.mu.Lock()
+		a.lease = 0
+		a.mu.Unlock()
 	}
 	if err := Remove(ctx, a.etcd, a.Name); err != nil {
 		return err

@@ -72,6 +72,10 @@ func (a *Agent) tryJoin(ctx context.Context) error {
 		}
 		return a.putFunctions(tx, brings.serving) // with its chains, which else led past them for a moment
 	}))
+	if err != nil && brings.member && !errors.Is(err, vnet.ErrUnavailable) {
+		a.failed(ctx, "tell the cluster of functions", err) // and again later
+		err = a.etcd.Update(ctx, a.comeBack)
+	}
 	if err != nil {
 		return err
 	}
@@ -161,7 +165,7 @@ func newIdentity() (string, error) {
 func (a *Agent) enter(ctx context.Context) error {
 	c, prefix := a.etcd.Client(), a.etcd.Prefix()
 	got, err := c.Txn(ctx).Then(clientv3.OpGet(prefix+nodeKey(a.Name)), clientv3.OpGet(prefix+aliveKey(a.Name)),
-		clientv3.OpGet(prefix+Nodes, clientv3.WithPrefix())).Commit()
+		clientv3.OpGet(prefix+Nodes, clientv3.WithPrefix()), clientv3.OpGet(prefix+offKey(a.Name))).Commit()
 	if err != nil {
 		return a.etcd.Error(err)
 	}
@@ -201,11 +205,16 @@ func (a *Agent) enter(ctx context.Context) error {
 	if stands.Joined.IsZero() {
 		a.me.record.Joined = time.Now().UTC().Truncate(time.Second)
 	}
-	return a.write(ctx, standsRevision, aliveRevision)
+	offRevision := int64(0)
+	if kvs := got.Responses[3].GetResponseRange().Kvs; len(kvs) > 0 {
+		offRevision = kvs[0].ModRevision
+	}
+	return a.write(ctx, standsRevision, aliveRevision, offRevision)
 }
 
-// write writes the node's record and its presence, if they are as they were seen.
-func (a *Agent) write(ctx context.Context, record, present int64) error {
+// write writes the node's record and its presence, if they are as they were seen. If the node is off, its grace begins anew: it
+// is not back before it has told what is on it.
+func (a *Agent) write(ctx context.Context, record, present, off int64) error {
 	c, prefix := a.etcd.Client(), a.etcd.Prefix()
 	lease, err := c.Grant(ctx, int64(a.Lease/time.Second))
 	if err != nil {
@@ -219,13 +228,22 @@ func (a *Agent) write(ctx context.Context, record, present int64) error {
 	if err != nil {
 		return err
 	}
+	grace := clientv3.OpDelete(prefix + graceKey(a.Name))
+	if off != 0 {
+		again, err := c.Grant(ctx, int64(max(a.Grace, minGrace)/time.Second))
+		if err != nil {
+			return a.etcd.Error(err)
+		}
+		grace = clientv3.OpPut(prefix+graceKey(a.Name), string(a.Name), clientv3.WithLease(again.ID))
+	}
 	put, err := c.Txn(ctx).If(
 		clientv3.Compare(clientv3.ModRevision(prefix+nodeKey(a.Name)), "=", record),
 		clientv3.Compare(clientv3.ModRevision(prefix+aliveKey(a.Name)), "=", present),
+		clientv3.Compare(clientv3.ModRevision(prefix+offKey(a.Name)), "=", off),
 	).Then(
 		clientv3.OpPut(prefix+nodeKey(a.Name), string(what)),
 		clientv3.OpPut(prefix+aliveKey(a.Name), string(that), clientv3.WithLease(lease.ID)),
-		clientv3.OpDelete(prefix+graceKey(a.Name)), clientv3.OpDelete(prefix+doubtKey(a.Name)), clientv3.OpDelete(prefix+reachedKey(a.Name)),
+		grace, clientv3.OpDelete(prefix+doubtKey(a.Name)), clientv3.OpDelete(prefix+reachedKey(a.Name)),
 	).Commit()
 	if err != nil {
 		return a.etcd.Error(err)

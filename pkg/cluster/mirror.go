@@ -39,15 +39,16 @@ func (a *Agent) mirror(ctx context.Context) {
 
 // followed is all that is followed, whatever tenants are here.
 func followed() []string {
-	return append([]string{Nodes, alive, silences, off, grace, drains}, declared...)
+	return append([]string{Nodes, off, grace, drains}, declared...)
 }
 
 // catchUp takes over all as it is now.
 func (a *Agent) catchUp(ctx context.Context) error {
-	events, revision, err := a.etcd.List(ctx, followed())
+	events, revision, err := a.etcd.List(ctx, append(followed(), alive, silences))
 	if err != nil {
 		return a.told(ctx, err)
 	}
+	a.hears(true, latest(events))
 	return a.apply(ctx, true, events, revision)
 }
 

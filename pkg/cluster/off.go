@@ -2,17 +2,37 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
+
+// endGraces takes those nodes out of the cluster whose grace has ended.
+func (a *Agent) endGraces(ctx context.Context) error {
+	var ended []vnet.NodeName
+	a.mu.Lock()
+	for name := range a.nodes {
+		if name != a.Name && !a.alive[name] && a.off[name] && !a.graced[name] {
+			ended = append(ended, name)
+		}
+	}
+	a.mu.Unlock()
+	for _, name := range ended {
+		if err := a.endGrace(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // endGrace takes a node out of the cluster that is off and has no grace any more. Etcd says so in the transaction: what this
 // node has been told of may be one and not the other yet.
@@ -30,29 +50,63 @@ func (a *Agent) endGrace(ctx context.Context, name vnet.NodeName) error {
 // declareOff writes down that the node is off, unless it has a lease again, somebody reaches it, or another was faster. With
 // that its grace begins: a lease that nobody keeps, so that it is etcd's clock that counts.
 func (a *Agent) declareOff(ctx context.Context, name vnet.NodeName) error {
-	lease, err := a.etcd.Client().Grant(ctx, int64(max(a.Grace, minGrace)/time.Second))
+	c, prefix := a.etcd.Client(), a.etcd.Prefix()
+	lease, err := c.Grant(ctx, int64(max(a.Grace, minGrace)/time.Second))
 	if err != nil {
 		return a.told(ctx, err)
 	}
-	prefix := a.etcd.Prefix()
-	put, err := a.etcd.Client().Txn(ctx).If(
+	// First the grace, as off without it is at its end. Of several who find the node off one has the last word about it, and
+	// only that one says off.
+	mine := fmt.Sprintf("%s %x", a.Name, lease.ID)
+	notOff := clientv3.Compare(clientv3.CreateRevision(prefix+offKey(name)), "=", 0)
+	_, err = c.Txn(ctx).If(
+		notOff,
 		clientv3.Compare(clientv3.CreateRevision(prefix+aliveKey(name)), "=", 0),
-		clientv3.Compare(clientv3.CreateRevision(prefix+reachedKey(name)), "=", 0),
-		clientv3.Compare(clientv3.CreateRevision(prefix+offKey(name)), "=", 0),
 		clientv3.Compare(clientv3.CreateRevision(prefix+nodeKey(name)), ">", 0),
-	).Then(
-		clientv3.OpPut(prefix+graceKey(name), string(a.Name), clientv3.WithLease(lease.ID)),
-		clientv3.OpPut(prefix+offKey(name), string(a.Name)),
-	).Commit()
+	).Then(clientv3.OpPut(prefix+graceKey(name), mine, clientv3.WithLease(lease.ID))).Commit()
 	if err != nil {
 		return a.told(ctx, err)
 	}
-	if !put.Succeeded {
-		_, err := a.etcd.Client().Revoke(ctx, lease.ID)
-		return a.told(ctx, err)
+	is := false
+	err = a.planned(ctx, func(tx store.Tx) error {
+		is = tx.Get(aliveKey(name)) == nil && tx.Get(reachedKey(name)) == nil && tx.Get(offKey(name)) == nil && tx.Get(nodeKey(name)) != nil &&
+			string(tx.Get(graceKey(name))) == mine
+		if !is {
+			return nil
+		}
+		return tx.Put(offKey(name), []byte(a.Name))
+	}, func(tx store.Tx) error {
+		if !is {
+			return nil
+		}
+		return planFor(tx, name)
+	})
+	if err != nil {
+		a.note(ctx, err)
+		return err
 	}
-	a.log.Warn("a node is off: neither its tenetd nor its address answers", "node", name)
-	return a.etcd.Update(ctx, func(tx store.Tx) error { return planFor(tx, name) })
+	if is {
+		a.log.Warn("a node is off: neither its tenetd nor its address answers", "node", name)
+		return nil
+	}
+	_, err = c.Txn(ctx).If(notOff, clientv3.Compare(clientv3.Value(prefix+graceKey(name)), "=", mine)).Then(clientv3.OpDelete(prefix + graceKey(name))).Commit()
+	return a.told(ctx, err)
+}
+
+// planned makes a change and decides in its transaction on the chains that follow from it. That one of these cannot be decided
+// on keeps no node from being off, or from coming back: then the change is made without.
+func (a *Agent) planned(ctx context.Context, change, plan func(store.Tx) error) error {
+	err := a.etcd.Update(ctx, func(tx store.Tx) error {
+		if err := change(tx); err != nil {
+			return err
+		}
+		return plan(tx)
+	})
+	if err == nil || errors.Is(err, vnet.ErrUnavailable) || ctx.Err() != nil {
+		return err
+	}
+	a.failed(ctx, "decide on chains", err)
+	return a.etcd.Update(ctx, change)
 }
 
 const minGrace = time.Second
@@ -89,7 +143,6 @@ func (a *Agent) applyOff(ctx context.Context, whole bool, changes map[string][]b
 			}
 		}
 		clear(a.graced)
-		clear(a.silences)
 	}
 	if value, ok := changes[drainKey(a.Name)]; ok || whole {
 		a.leaving = value != nil
@@ -98,7 +151,6 @@ func (a *Agent) applyOff(ctx context.Context, whole bool, changes map[string][]b
 		if name, ok := strings.CutPrefix(key, grace); ok {
 			a.graced[vnet.NodeName(name)] = value != nil
 		}
-		a.hears(key, value)
 		text, ok := strings.CutPrefix(key, off)
 		if !ok {
 			continue
@@ -167,11 +219,23 @@ func remove(ctx context.Context, s Authority, name vnet.NodeName, conditions ...
 		// What another has removed meanwhile may be a third node's by now.
 		same := slices.Clone(conditions)
 		var ops []clientv3.Op
-		for _, kv := range got.Kvs {
+		stands, err := readHeld(ctx, s, name, got.Kvs)
+		if err != nil {
+			return false, err
+		}
+		for i, kv := range got.Kvs {
 			same = append(same, clientv3.Compare(clientv3.ModRevision(string(kv.Key)), "=", kv.ModRevision))
-			ops = append(ops, clientv3.OpDelete(string(kv.Key)), clientv3.OpDelete(prefix+heldKey(name, strings.TrimPrefix(string(kv.Key), own))))
+			ops = append(ops, clientv3.OpDelete(string(kv.Key)))
+			entry := strings.TrimPrefix(string(kv.Key), own)
+			if key := prefix + heldKey(name, entry); ownedBy(name, entry, stands[i]) {
+				same = append(same, clientv3.Compare(clientv3.ModRevision(key), "=", stands[i].ModRevision))
+				ops = append(ops, clientv3.OpDelete(key))
+			}
 		}
 		if len(ops) == 0 {
+			if err := s.Update(ctx, planAll); err != nil { // before the record: cut short here, it is done again
+				return false, err
+			}
 			ops = []clientv3.Op{clientv3.OpDelete(prefix + nodeKey(name)), clientv3.OpDelete(prefix + offKey(name)), clientv3.OpDelete(prefix + graceKey(name)), clientv3.OpDelete(prefix + drainKey(name)), clientv3.OpDelete(prefix + useKey(name)), clientv3.OpDelete(prefix + doubtKey(name)), clientv3.OpDelete(prefix + reachedKey(name))}
 		}
 		done, err := c.Txn(ctx).If(same...).Then(ops...).Else(clientv3.OpTxn(conditions, nil, nil)).Commit()
@@ -182,9 +246,40 @@ func remove(ctx context.Context, s Authority, name vnet.NodeName, conditions ...
 		case !done.Succeeded && !done.Responses[0].GetResponseTxn().Succeeded:
 			return false, nil
 		case done.Succeeded && len(got.Kvs) == 0:
-			return true, s.Update(ctx, planAll)
+			return true, nil
 		}
 	}
+}
+
+// readHeld reads what the entries of a node's list name, in their order: nil where there is no such record.
+func readHeld(ctx context.Context, s Authority, name vnet.NodeName, entries []*mvccpb.KeyValue) ([]*mvccpb.KeyValue, error) {
+	stands := make([]*mvccpb.KeyValue, len(entries))
+	var ops []clientv3.Op
+	for _, kv := range entries {
+		ops = append(ops, clientv3.OpGet(s.Prefix()+heldKey(name, strings.TrimPrefix(string(kv.Key), s.Prefix()+holdings+string(name)+"/"))))
+	}
+	if len(ops) == 0 {
+		return stands, nil
+	}
+	got, err := s.Client().Txn(ctx).Then(ops...).Commit()
+	if err != nil {
+		return nil, s.Error(err)
+	}
+	for i, r := range got.Responses {
+		if kvs := r.GetResponseRange().Kvs; len(kvs) > 0 {
+			stands[i] = kvs[0]
+		}
+	}
+	return stands, nil
+}
+
+// ownedBy reports whether the record of an entry is the node's: a block says whose it is, of other things the key does.
+func ownedBy(name vnet.NodeName, entry string, record *mvccpb.KeyValue) bool {
+	if record == nil {
+		return false
+	}
+	var h holder
+	return !strings.HasPrefix(entry, store.Blocks) || store.DecodeShared(entry, record.Value, &h) == nil && h.Node == name
 }
 
 // heldKey is the key of what a node's list names: of endpoints and functions it has the node's name in it.

@@ -11,24 +11,15 @@ import (
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-// applyNodes takes over which nodes there are, and which live.
+// applyNodes takes over which nodes there are.
 func (a *Agent) applyNodes(ctx context.Context, whole bool, changes map[string][]byte) error {
 	var c node.OverlayChange
 	encapsulations := false
 	a.mu.Lock()
 	if whole {
 		maps.DeleteFunc(a.nodes, func(n vnet.NodeName, _ Record) bool { return changes[nodeKey(n)] == nil })
-		clear(a.alive)
 	}
 	for key, value := range changes {
-		if name, ok := strings.CutPrefix(key, alive); ok {
-			if value == nil {
-				delete(a.alive, vnet.NodeName(name))
-			} else {
-				a.alive[vnet.NodeName(name)] = true
-			}
-			continue
-		}
 		text, ok := strings.CutPrefix(key, Nodes)
 		if !ok {
 			continue

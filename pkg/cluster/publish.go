@@ -118,15 +118,18 @@ func (a *Agent) follow(ctx context.Context) bool {
 		return false
 	}
 	var errs []error
+	stays := map[vnet.EndpointID]bool{} // in a network that it is no longer in
 	for id, p := range before {
-		if _, ok := l.endpoints[id]; !ok {
-			errs = append(errs, a.withdraw(ctx, p.remote))
+		if r, ok := l.endpoints[id]; !ok || r.Ref() != p.remote.Ref() {
+			err := a.withdraw(ctx, p.remote)
+			errs = append(errs, err)
+			stays[id] = err != nil
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(l.endpoints)) { // in one order: errors are told once
 		r := l.endpoints[id]
-		if p, ok := before[id]; !ok || p.text != text(r) {
-			errs = append(errs, a.publish(ctx, r, l.networks[r.Ref()]))
+		if p, ok := before[id]; !stays[id] && (!ok || p.text != text(r)) {
+			errs = append(errs, notRefused(a.publish(ctx, r, l.networks[r.Ref()])))
 		}
 	}
 	errs = append(errs, a.tellFunctions(ctx))
@@ -175,11 +178,21 @@ func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) er
 			a.log.Warn("an endpoint cannot be published: its network or its addresses are not this node's, as etcd has it", "tenant", r.Tenant, "network", r.Network, "endpoint", r.ID)
 		}
 		a.conflicts[r.ID] = fmt.Sprintf("endpoint %s (%s, %s) cannot be published", r.ID, r.Attachment, r.Ref())
-		return vnet.OfKind(vnet.ErrUnavailable, errors.New(a.conflicts[r.ID]+": its network or its addresses are not this node's, as etcd has it"))
+		return fmt.Errorf("%s: %w", a.conflicts[r.ID], errRefused)
 	}
 	delete(a.conflicts, r.ID)
 	a.published[r.ID] = published{r, what}
 	return nil
+}
+
+// errRefused is that the cluster does not want an endpoint. It may do later, as when a block comes back: house sees to that.
+var errRefused = vnet.OfKind(vnet.ErrUnavailable, errors.New("its network or its addresses are not this node's, as etcd has it"))
+
+func notRefused(err error) error {
+	if errors.Is(err, errRefused) {
+		return nil
+	}
+	return err
 }
 
 // withdraw tells the other nodes that the endpoint has gone.

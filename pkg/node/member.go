@@ -141,10 +141,13 @@ func (n *Node) Discard(ctx context.Context, id vnet.EndpointID) error {
 // Part makes the node one on its own, which was of a cluster: its store forgets what others declared, and its bridge the
 // way to them. The caller has seen to it that no endpoint is here.
 func (n *Node) Part(ctx context.Context) error {
-	var own store.Overlay
+	own := store.Overlay{Bridge: n.Bridge} // if a part before was cut short here
 	err := n.Store.Update(ctx, func(tx store.Tx) error {
-		var err error
-		if own, err = store.FindOverlay(tx); err != nil {
+		stands, err := store.FindOverlay(tx)
+		switch {
+		case err == nil:
+			own = stands
+		case !errors.Is(err, vnet.ErrNotFound):
 			return err
 		}
 		return errors.Join(store.DeleteOverlay(tx), store.LeaveCluster(tx), store.ForgetDeclared(tx))

@@ -163,7 +163,8 @@ func TestAContainerComesBackInAnotherTenant(t *testing.T) {
 	e := n2.Attach("moves", n2.Conf("red", "web"))
 	for i := range 8 {
 		tenant := []string{"blue", "red"}[i%2]
-		c.daemons[n1].Sleeps(func() {
+		asleep := []*lab.Host{n1, n1, n2, n2}[i%4] // who hears, or who tells
+		c.daemons[asleep].Sleeps(func() {
 			e.Del()
 			e = n2.Attach("moves", n2.Conf(tenant, "web"))
 		})
