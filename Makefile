@@ -10,7 +10,7 @@ PROGRAMS := plugins/tenet plugins/tenet-ipam cmd/tenetctl cmd/tenetd
 # What a test may not skip for want of; TESTFLAGS goes to go test, KERNEL_TESTS to scripts/test-kernel.
 export TENET_REQUIRE ?= ovs,netns,etcd
 TESTFLAGS ?=
-KERNEL_TESTS ?= -t 2400 -run 'Isolation|PortSecurity|Neighbour|Restart|Tenants|Alias|Provider|Publish|Routed|Limit|Repair|Sync|Outside|Chain|Function' ./test
+KERNEL_TESTS ?= -t 6000 -run 'Isolation|PortSecurity|Neighbour|Restart|Tenants|Alias|Provider|Publish|Routed|Limit|Repair|Sync|Outside|Chain|Function|SpansNodes|Die|Jump|Tunnel' ./test ./test/cluster
 BENCHFLAGS ?=
 FUZZTIME ?= 20s
 

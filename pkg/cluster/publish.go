@@ -54,7 +54,7 @@ func (a *Agent) changed(since time.Time) (bool, time.Time) {
 		return false, since
 	}
 	at := info.ModTime()
-	if time.Since(at) < lookPause { // it may be written once more in the same tick of the file system's clock
+	if age := time.Since(at); age >= 0 && age < lookPause { // it may be written once more in the same tick of the file system's clock
 		at = at.Add(-1)
 	}
 	return !info.ModTime().Equal(since), at

@@ -9,7 +9,8 @@
 //	TENET_BIN          directory with the built programs (see Programs); without it "go build" makes them
 //	TENET_TIME_FACTOR  stretches every deadline, for machines that are slow
 //	TENET_DATAPATH     "system": the kernel's datapath instead of the userspace one (package ovstest)
-//	TENET_REQUIRE      "ovs,netns": a machine that lacks one fails the test instead of skipping it
+//	TENET_REQUIRE      "ovs,netns,etcd": a machine that lacks one fails the test instead of skipping it; "clock": the
+//	                   machine is the tests' own, and its clock theirs to set
 package lab
 
 import (
