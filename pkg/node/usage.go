@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/tenet-cni/tenet/pkg/ipam"
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -13,20 +14,22 @@ import (
 type Usage struct {
 	Prefix netip.Prefix `json:"prefix"`
 	Used   uint64       `json:"used"`
-	// Free is at most Plenty: a /64 has more addresses than a number in JSON can tell.
+	// Free is at most Plenty: a /64 has more addresses than a number in JSON can tell. Of a cluster's node it is what its blocks
+	// have left.
 	Free uint64 `json:"free"`
 }
 
 // Plenty is the highest count given: 2^53-1, the largest integer that every reader of JSON keeps exact.
 const Plenty uint64 = 1<<53 - 1
 
-// PoolUsage counts, for each subnet of the network, the addresses that are held and those that
+// PoolUsage counts, for each subnet of the network, the addresses that are held here and those that
 // are left to hand out.
 func PoolUsage(tx store.Tx, net vnet.Network) ([]Usage, error) {
 	leases, err := store.All[store.Lease](tx, store.Leases)
 	if err != nil {
 		return nil, err
 	}
+	_, member := store.Member(tx)
 	pools := make([]Usage, len(net.Subnets))
 	for i, s := range net.Subnets {
 		pools[i] = Usage{Prefix: s.Prefix, Free: assignable(s)}
@@ -41,6 +44,13 @@ func PoolUsage(tx store.Tx, net vnet.Network) ([]Usage, error) {
 					pools[i].Free--
 				}
 			}
+		}
+		if member {
+			free, err := ipam.Free(tx, net, s.Prefix)
+			if err != nil {
+				return nil, err
+			}
+			pools[i].Free = uint64(free)
 		}
 	}
 	return pools, nil

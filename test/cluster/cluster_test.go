@@ -196,6 +196,12 @@ func TestContainersAtOnceUseANetworkUp(t *testing.T) {
 		one.Conf = h.Conf("blue", "small")
 		lab.Fails(t, one.Do("ADD"), lab.CodeExhausted, "subnet "+small4+" has no free address")
 		c.settled()
+		for i, node := range c.Nodes { // each tells of what is its own
+			want := fmt.Sprintf(`"used":%d,"free":0`, []int{smallSize, 0}[i])
+			if out := c.ctl(node, "network", "show", "blue/small", "-o", "json"); !strings.Contains(strings.Join(strings.Fields(out), ""), want) {
+				t.Errorf("%s does not say %s: %s", node.Name, want, out)
+			}
+		}
 		for _, e := range containers {
 			e.Del()
 		}
