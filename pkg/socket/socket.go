@@ -163,7 +163,7 @@ func serve(ctx context.Context, conn net.Conn, do func(context.Context, Request)
 	} else {
 		_ = conn.SetReadDeadline(time.Time{})
 		go func() {
-			_, _ = conn.Read(make([]byte, 1))
+			_, _ = io.Copy(io.Discard, conn) // the line's end after a request may still be to come
 			cancel()
 		}()
 		result, err := do(ctx, r)
