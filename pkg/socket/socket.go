@@ -68,7 +68,7 @@ func Call(ctx context.Context, path string, r Request, result any) error {
 	conn, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
 		hint := "systemctl status tenetd"
-		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
+		if errors.Is(err, fs.ErrPermission) {
 			hint = "its socket is for root alone"
 		}
 		return vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("tenetd: %w", err)), "%s", hint)

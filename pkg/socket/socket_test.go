@@ -192,14 +192,19 @@ func TestTenetdThatDoesNotRunIsUnavailable(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	l.Close()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	alive := start(t, echo, nil)
 	for what, test := range map[string]struct {
+		ctx  context.Context
 		path string
 		also error
 	}{
-		"never there": {filepath.Join(dir, "none"), fs.ErrNotExist},
-		"dead":        {dead, syscall.ECONNREFUSED},
+		"never there":     {t.Context(), filepath.Join(dir, "none"), fs.ErrNotExist},
+		"dead":            {t.Context(), dead, syscall.ECONNREFUSED},
+		"no time to wait": {ended, alive.path, context.Canceled},
 	} {
-		err := socket.Call(t.Context(), test.path, socket.Request{Do: socket.Status}, nil)
+		err := socket.Call(test.ctx, test.path, socket.Request{Do: socket.Status}, nil)
 		if !errors.Is(err, vnet.ErrUnavailable) || !errors.Is(err, test.also) || vnet.Hint(err) != "systemctl status tenetd" {
 			t.Errorf("%s: %v (hint %q)", what, err, vnet.Hint(err))
 		}
