@@ -12,12 +12,15 @@ import (
 
 // Whether etcd answers is learnt from what is asked of it anyhow, of which there is at least what keeps the lease, and from
 // the connection to it: whoever waits for changes or for an answer is not told that this is lost. When a call has failed,
-// or that is overdue, it is asked nothing but whether it is back, so that nobody waits for it in vain.
+// or nothing has been heard for some time, it is asked for the sake of an answer. If there is none etcd is asked nothing
+// but whether it is back, so that nobody waits for it in vain. A member that does not answer this is left for the next
+// (pkg/etcd), with which watches and lease go on.
 
 const (
 	askPause   = 300 * time.Millisecond
 	askWait    = time.Second
 	quietPause = time.Second // how often is looked whether something is overdue
+	longQuiet  = 3 * time.Second
 )
 
 // heard notes that etcd answers.
@@ -73,11 +76,11 @@ func (a *Agent) watches(ctx context.Context) {
 	}
 }
 
-// overdue reports whether etcd has not been heard of for longer than it takes to be asked to keep the lease, and to answer.
+// overdue reports whether etcd has not been heard of for so long that a lease would be in danger if its member is dead.
 func (a *Agent) overdue() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.connected && time.Since(a.heardAt) > a.Lease/2 // it is asked each third of it
+	return a.connected && time.Since(a.heardAt) > min(longQuiet, a.Lease/2) // it is asked each third of that
 }
 
 // asks asks etcd, once it has not answered or is overdue, until it does.

@@ -13,25 +13,28 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// caller makes the client's calls, below the client's own interceptor, which tries again. It also stands in for the
+// caller makes the client's calls, below the client's own interceptor, which tries again. Whoever made them, those that
+// bring no answer have the client go on to another member (members). It also stands in for the
 // client's handling of users. That waits for a token before there is a client, and it never gets a new one from an
 // etcd that does not know the old one any more, as after a restart: it sends it along when it asks, and those before
 // 3.5 refuse that (etcd pull request 12165).
 type caller struct {
+	members        *members
 	user, password string
 	token          atomic.Pointer[string]
 	unasked        *string       // the token as long as none has been asked for
 	asking         chan struct{} // holds the one who asks for a token
 }
 
-func newCaller(user, password string) *caller {
-	c := &caller{user: user, password: password, unasked: new(string), asking: make(chan struct{}, 1)}
+func newCaller(m *members, user, password string) *caller {
+	c := &caller{members: m, user: user, password: password, unasked: new(string), asking: make(chan struct{}, 1)}
 	c.token.Store(c.unasked)
 	return c
 }
 
 func (c *caller) options() []grpc.DialOption {
 	return []grpc.DialOption{
+		grpc.WithContextDialer(c.members.dial),
 		grpc.WithPerRPCCredentials(c),
 		grpc.WithChainUnaryInterceptor(c.unary),
 		grpc.WithChainStreamInterceptor(c.stream),
@@ -51,6 +54,13 @@ func (c *caller) GetRequestMetadata(ctx context.Context, _ ...string) (map[strin
 func (c *caller) RequireTransportSecurity() bool { return false }
 
 func (c *caller) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	asked := c.members.ask()
+	err := c.call(ctx, method, req, reply, cc, next, opts...)
+	asked.brought(err)
+	return err
+}
+
+func (c *caller) call(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	opts = append(opts, grpc.WaitForReady(false)) // the client would wait for a connection, and hide why there is none
 	token := c.token.Load()
 	if c.user != "" && method != pb.Auth_Authenticate_FullMethodName && token == c.unasked {
@@ -75,8 +85,16 @@ func (c *caller) unary(ctx context.Context, method string, req, reply any, cc *g
 	return err
 }
 
-// stream asks for a token each time: to a watch with one that it does not know etcd says that permission is denied.
+// stream begins what watches, or keeps a lease. When that breaks off the client begins it anew, by itself.
 func (c *caller) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	asked := c.members.ask()
+	s, err := c.begin(ctx, desc, cc, method, next, append(opts, grpc.WaitForReady(false))...) // else no member is ever left for it
+	asked.brought(err)
+	return s, err
+}
+
+// begin asks for a token each time: to a watch with one that it does not know etcd says that permission is denied.
+func (c *caller) begin(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	if c.user != "" {
 		if err := c.authenticate(ctx, cc, c.token.Load()); err != nil {
 			return nil, err

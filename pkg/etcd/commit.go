@@ -85,7 +85,7 @@ func (s *Store) txn(n *snapshot, changes []clientv3.Op) (int64, error) {
 	changes = append(changes, clientv3.OpPut(s.prefix+commitKey, id))
 	for {
 		var r *clientv3.TxnResponse
-		err := s.try(n.ctx, txnPatience, func(ctx context.Context) error {
+		err := try(n.ctx, txnPatience, func(ctx context.Context) error {
 			var err error
 			r, err = s.client.Txn(ctx).If(compares...).Then(changes...).Commit()
 			return err

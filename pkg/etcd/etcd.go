@@ -26,11 +26,10 @@ import (
 // before ctx ends, which without a deadline is in 10 seconds; vnet.ErrInvalid if it refuses the user or the
 // certificate; vnet.ErrExhausted if a transaction is larger than etcd takes. Each names the endpoints.
 type Store struct {
-	client  *clientv3.Client
-	members *members
-	prefix  string
-	name    string // where it is, for errors
-	user    string
+	client *clientv3.Client
+	prefix string
+	name   string // where it is, for errors
+	user   string
 }
 
 var _ store.Store = (*Store)(nil)
@@ -48,14 +47,17 @@ func open(c Config, more ...grpc.DialOption) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	settings.DialOptions = slices.Concat(settings.DialOptions, newCaller(c.Username, password).options(), more)
+	members := newMembers(c.Endpoints)
+	settings.Endpoints = members.first()
+	settings.DialOptions = slices.Concat(settings.DialOptions, newCaller(members, c.Username, password).options(), more)
 	client, err := clientv3.New(settings)
 	if err != nil {
 		return nil, fmt.Errorf("etcd: %w: %w", vnet.ErrInvalid, err)
 	}
+	members.of(client)
 	return &Store{
-		client: client, members: newMembers(client), prefix: c.prefix(),
-		name: "etcd at " + strings.Join(settings.Endpoints, ", "), user: c.Username,
+		client: client, prefix: c.prefix(),
+		name: "etcd at " + strings.Join(c.Endpoints, ", "), user: c.Username,
 	}, nil
 }
 
@@ -63,8 +65,8 @@ func open(c Config, more ...grpc.DialOption) (*Store, error) {
 func (s *Store) Close() { _ = s.client.Close() } // its error is that it is closed
 
 // Client is for what a transaction cannot do, such as watches and leases. Its keys carry the prefix. It knows of one
-// member at a time: the one that answers. Keys that are
-// deleted through it, or by the end of a lease, are not missed by transactions that have read them with Get; those
+// member at a time: when that does not answer what it is asked, the next one is used, by watches and leases too. Who
+// only waits for what they bring is to ask something now and then. Keys that are deleted through it, or by the end of a lease, are not missed by transactions that have read them with Get; those
 // that have read them with Range notice only new and changed ones.
 func (s *Store) Client() *clientv3.Client { return s.client }
 

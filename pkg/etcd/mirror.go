@@ -50,8 +50,9 @@ func (s *Store) Mirror(ctx context.Context, prefixes []string, connected func(bo
 }
 
 const (
-	retryPause  = 200 * time.Millisecond
-	listTimeout = 30 * time.Second
+	retryPause   = 200 * time.Millisecond
+	listTimeout  = 30 * time.Second
+	pagePatience = 10 * time.Second // not all that long, or a member that hangs were never left for it
 )
 
 // applyError is an error of the caller's on its way out.
@@ -146,7 +147,12 @@ func (s *Store) List(ctx context.Context, prefixes []string) ([]Event, int64, er
 			if revision != 0 {
 				opts = append(opts, clientv3.WithRev(revision))
 			}
-			got, err := s.client.Get(ctx, from, opts...)
+			var got *clientv3.GetResponse
+			err := try(ctx, pagePatience, func(ctx context.Context) error {
+				var err error
+				got, err = s.client.Get(ctx, from, opts...)
+				return err
+			})
 			if err != nil {
 				return nil, 0, err
 			}

@@ -20,7 +20,7 @@ func (s *Store) settle(n *snapshot, id string, lost error) (int64, error) {
 		return s.explain(fmt.Errorf("whether the change was made is not known: %w (%w)", plain(lost), err))
 	}
 	var fence int64
-	err := s.insist(n.ctx, func(ctx context.Context) error {
+	err := insist(n.ctx, func(ctx context.Context) error {
 		r, err := s.client.Put(ctx, s.prefix+fenceKey, id)
 		if err == nil {
 			fence = r.Header.GetRevision()
@@ -32,7 +32,7 @@ func (s *Store) settle(n *snapshot, id string, lost error) (int64, error) {
 	}
 	for at := fence; at > n.revision; {
 		var r *clientv3.GetResponse
-		err := s.insist(n.ctx, func(ctx context.Context) error {
+		err := insist(n.ctx, func(ctx context.Context) error {
 			var err error
 			r, err = s.client.Get(ctx, s.prefix+commitKey, clientv3.WithRev(at))
 			return err

@@ -103,7 +103,7 @@ func (n *snapshot) keep(kvs []*mvccpb.KeyValue) {
 // read reads at the snapshot's revision. Its error has a kind, or is one that is passing.
 func (n *snapshot) read(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	var r *clientv3.GetResponse
-	err := n.store.insist(n.ctx, func(ctx context.Context) error {
+	err := insist(n.ctx, func(ctx context.Context) error {
 		var err error
 		r, err = n.store.client.Get(ctx, key, append(opts, clientv3.WithRev(n.revision))...)
 		return err

@@ -40,12 +40,15 @@ func newFabric(tb testing.TB, opts ...FleetOption) *Fabric {
 	nft(tb, f.NetNS, `add table bridge faults
 		add set bridge faults parted { type ifname . ifname; }
 		add set bridge faults cut { type ifname; }
+		add set bridge faults lost { type ipv4_addr; }
 		add chain bridge faults between { type filter hook forward priority 0; }
 		add chain bridge faults to { type filter hook input priority 0; }
 		add chain bridge faults from { type filter hook output priority 0; }
 		add rule bridge faults between iifname . oifname @parted drop
 		add rule bridge faults to iifname @cut drop
-		add rule bridge faults from oifname @cut drop`)
+		add rule bridge faults from oifname @cut drop
+		add rule bridge faults to ip daddr @lost drop
+		add rule bridge faults from ip saddr @lost drop`)
 	return f
 }
 
@@ -70,10 +73,16 @@ func (f *Fabric) cut(port string) {
 	nft(f.tb, f.NetNS, fmt.Sprintf("add element bridge faults cut { %q }", port))
 }
 
-// heal ends what part and cut did.
+// lose drops everything between all ports and one of the fabric's own addresses.
+func (f *Fabric) lose(own netip.Addr) {
+	f.tb.Helper()
+	nft(f.tb, f.NetNS, fmt.Sprintf("add element bridge faults lost { %s }", own))
+}
+
+// heal ends what part, cut and lose did.
 func (f *Fabric) heal() {
 	f.tb.Helper()
-	nft(f.tb, f.NetNS, "flush set bridge faults parted\nflush set bridge faults cut")
+	nft(f.tb, f.NetNS, "flush set bridge faults parted\nflush set bridge faults cut\nflush set bridge faults lost")
 }
 
 // addresses are the two with a number on the underlay: those of 11 are 192.0.2.11 and 2001:db8:0:2::11.

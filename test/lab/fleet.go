@@ -85,7 +85,14 @@ func (f *Fleet) CutFromEtcd(h *Host) {
 	f.Fabric.cut(h.Name)
 }
 
-// Heal ends every Partition and CutFromEtcd.
+// CutMember drops everything between all nodes and one of the addresses that Etcd returns, until Heal. The others there
+// reach it.
+func (f *Fleet) CutMember(i int) {
+	f.Fabric.tb.Helper()
+	f.Fabric.lose(f.Etcd()[i])
+}
+
+// Heal ends every Partition, CutFromEtcd and CutMember.
 func (f *Fleet) Heal() {
 	f.Fabric.tb.Helper()
 	f.Fabric.heal()
