@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/cluster"
 	"github.com/tenet-cni/tenet/pkg/etcd"
@@ -31,15 +32,17 @@ func (a *app) changeCluster(ctx context.Context, n *node.Node, write func(store.
 		return err
 	}
 	defer s.Close()
-	spreads := false // what was written is for all nodes to take over
-	revision, err := s.Commit(ctx, cluster.Planned(func(tx store.Tx) error {
-		spreads = false
-		return write(spreading{tx, &spreads})
-	}))
-	if err != nil || !spreads {
+	var spreads []string
+	revision, err := s.Commit(ctx, func(tx store.Tx) error {
+		t := spreading{tx, map[string][]byte{}}
+		err := cluster.Planned(write)(t)
+		spreads = t.prefixes()
+		return err
+	})
+	if err != nil || len(spreads) == 0 {
 		return err
 	}
-	if err := socket.Call(ctx, n.Socket, socket.Request{Do: socket.Await, Revision: revision}, nil); err != nil {
+	if err := socket.Call(ctx, n.Socket, socket.Request{Do: socket.Await, Revision: revision, Prefixes: spreads}, nil); err != nil {
 		fmt.Fprintf(a.err, "tenetctl: it stands in the cluster, but this node does not have it yet: %s\n", oneLine(err.Error()))
 		if hint := vnet.Hint(err); hint != "" {
 			fmt.Fprintf(a.err, "hint: %s\n", hint)
@@ -48,22 +51,43 @@ func (a *app) changeCluster(ctx context.Context, n *node.Node, write func(store.
 	return nil
 }
 
-// spreading notes whether anything is written that every node takes over.
+// spreading notes what is written of what every node takes over.
 type spreading struct {
 	store.Tx
 
-	does *bool
+	before map[string][]byte // what was there, by key; nil: nothing
 }
 
 // Shared says that the records are a whole cluster's.
 func (spreading) Shared() bool { return true }
 
+func (t spreading) note(key string) {
+	if _, noted := t.before[key]; !noted && cluster.Followed(key) != "" {
+		t.before[key] = bytes.Clone(t.Get(key))
+	}
+}
+
 func (t spreading) Put(key string, value []byte) error {
-	*t.does = *t.does || cluster.Followed(key) && !bytes.Equal(t.Get(key), value)
+	t.note(key)
 	return t.Tx.Put(key, value)
 }
 
 func (t spreading) Delete(key string) error {
-	*t.does = *t.does || cluster.Followed(key) && t.Get(key) != nil
+	t.note(key)
 	return t.Tx.Delete(key)
+}
+
+// prefixes are those under which something is not what it was: only of that etcd tells anybody.
+func (t spreading) prefixes() []string {
+	var all []string
+	for key, before := range t.before {
+		now := t.Get(key)
+		if (now == nil) == (before == nil) && bytes.Equal(now, before) {
+			continue
+		}
+		if p := cluster.Followed(key); !slices.Contains(all, p) {
+			all = append(all, p)
+		}
+	}
+	return all
 }

@@ -62,7 +62,7 @@ func (e exposition) cluster(to chan<- prometheus.Metric) {
 	c := e.Cluster
 	put(prometheus.GaugeValue, "etcd_connected", "1 if etcd answers.").add(number(c.Connected))
 	put(prometheus.GaugeValue, "etcd_lag_seconds", "For how long the node may not have what etcd has: it does not answer, or what came from it is still being taken over.").add(c.Lag)
-	put(prometheus.GaugeValue, "etcd_revision", "The revision of etcd up to which the node has what is declared.").add(float64(c.Revision))
+	put(prometheus.GaugeValue, "etcd_revision", "The latest revision of etcd of which the node has something.").add(float64(c.Revision))
 	nodes := put(prometheus.GaugeValue, "nodes", "Nodes of the cluster, as this one knows them: runs, silent or off.", "state")
 	nodes.add(float64(c.Nodes-len(c.Silent)-len(c.Off)), "runs")
 	nodes.add(float64(len(c.Silent)), "silent")

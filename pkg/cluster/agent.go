@@ -75,8 +75,9 @@ type Agent struct {
 	conflicts map[vnet.EndpointID]string // endpoints that the cluster does not want, and why
 	failures  map[string]string          // what has failed and not worked since, with the error that was logged
 	idle      map[held]time.Time         // blocks that nobody has an address of, and since when
-	revision  int64                      // of etcd: what is declared up to there is in the node's store
-	moved     chan struct{}              // closed when revision grows
+	revision  int64                      // of etcd: the latest of which something was taken over
+	taken     revisions                  // of what is declared: it is in the node's store up to there
+	moved     chan struct{}              // closed when taken grows
 
 	kicked chan struct{} // what the cluster is told of may have changed
 	lost   chan struct{} // etcd does not answer
@@ -95,7 +96,7 @@ func New(c node.Config, o Options, release func(context.Context, vnet.Endpoint) 
 		Config: c, Options: o, Release: release, log: log, etcd: s,
 		nodes: map[vnet.NodeName]Record{}, alive: map[vnet.NodeName]bool{}, off: map[vnet.NodeName]bool{}, graced: map[vnet.NodeName]bool{}, silences: map[vnet.NodeName]silence{},
 		tenants: map[vnet.TenantName]*tenant{}, published: map[vnet.EndpointID]published{}, conflicts: map[vnet.EndpointID]string{},
-		failures: map[string]string{}, idle: map[held]time.Time{}, heardAt: time.Now(), moved: make(chan struct{}), kicked: make(chan struct{}, 1), lost: make(chan struct{}, 1),
+		failures: map[string]string{}, idle: map[held]time.Time{}, heardAt: time.Now(), taken: revisions{}, moved: make(chan struct{}), kicked: make(chan struct{}, 1), lost: make(chan struct{}, 1),
 		unsure: make(chan struct{}, 1), doubts: make(chan struct{}, 1), dead: make(chan vnet.NodeName),
 	}, nil
 }

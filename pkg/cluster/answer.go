@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/socket"
 	"github.com/tenet-cni/tenet/pkg/store"
@@ -16,18 +14,18 @@ import (
 // Answer does what another program of this node asks of the cluster. It serves while the agent runs.
 func (a *Agent) Answer(ctx context.Context, r socket.Request) (any, error) {
 	if r.Do == socket.Await {
-		return nil, a.await(ctx, r.Revision)
+		return nil, a.await(ctx, at(r.Revision, r.Prefixes))
 	}
 	if err := a.away(); err != nil {
 		return nil, err
 	}
 	switch r.Do {
 	case socket.CatchUp:
-		revision, err := a.latest(ctx, declared...)
+		latest, err := a.latest(ctx, declared...)
 		if err != nil {
 			return nil, err
 		}
-		return nil, a.await(ctx, revision)
+		return nil, a.await(ctx, latest)
 	case socket.Publish:
 		return nil, a.tell(ctx, r.Endpoint)
 	case socket.Need:
@@ -49,11 +47,11 @@ func (a *Agent) Answer(ctx context.Context, r socket.Request) (any, error) {
 		}); err != nil {
 			return nil, err
 		}
-		revision, err := a.latest(ctx, declared...) // another may have declared it, a moment ago
+		latest, err := a.latest(ctx, declared...) // another may have declared it, a moment ago
 		if err != nil {
 			return nil, err
 		}
-		return nil, a.await(ctx, revision)
+		return nil, a.await(ctx, latest)
 	}
 	return nil, vnet.Invalidf("request %q: this tenetd does not know it", r.Do)
 }
@@ -71,38 +69,6 @@ func (a *Agent) away() error {
 		return fmt.Errorf("the cluster does not want this node: %w", a.refused)
 	}
 	return nil
-}
-
-// latest is the revision of etcd at which something that still stands was written last under the prefixes.
-func (a *Agent) latest(ctx context.Context, prefixes ...string) (int64, error) {
-	revision := int64(0)
-	for _, prefix := range prefixes {
-		got, err := a.etcd.Client().Get(ctx, a.etcd.Prefix()+prefix, append(clientv3.WithLastRev(), clientv3.WithPrefix())...)
-		if err != nil {
-			return 0, a.told(ctx, err)
-		}
-		for _, kv := range got.Kvs {
-			revision = max(revision, kv.ModRevision)
-		}
-	}
-	return revision, nil
-}
-
-// await waits until the node's store has what is declared at a revision of etcd.
-func (a *Agent) await(ctx context.Context, revision int64) error {
-	for {
-		a.mu.Lock()
-		there, moved := a.revision >= revision, a.moved
-		a.mu.Unlock()
-		if there {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("this node has not heard of it yet: %w", context.Cause(ctx)))
-		}
-	}
 }
 
 // tell publishes the endpoint, or withdraws one that has gone, and sees to it that the node knows its tenant's others.

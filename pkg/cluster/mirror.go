@@ -18,9 +18,14 @@ import (
 // of service functions are recorded apart from the node's own.
 var declared = []string{store.Tenants, store.Networks, store.Groups, store.Chains, store.Paths, store.Functions}
 
-// Followed reports whether every node has the record of that key.
-func Followed(key string) bool {
-	return slices.ContainsFunc(declared, func(p string) bool { return strings.HasPrefix(key, p) })
+// Followed returns the prefix, as socket.Await knows it, under which every node has the record of that key, "" if none does.
+func Followed(key string) string {
+	for _, p := range declared {
+		if strings.HasPrefix(key, p) {
+			return p
+		}
+	}
+	return ""
 }
 
 // concerns is what changes of them mean for the switch.
@@ -71,11 +76,7 @@ func (a *Agent) apply(ctx context.Context, whole bool, events []etcd.Event, revi
 	if err := a.applyOff(ctx, whole, changes); err != nil {
 		return err
 	}
-	a.mu.Lock()
-	a.revision, a.pending = revision, time.Time{}
-	close(a.moved)
-	a.moved = make(chan struct{})
-	a.mu.Unlock()
+	a.took(whole, events, revision)
 	return nil
 }
 
@@ -92,7 +93,7 @@ func latest(events []etcd.Event) map[string][]byte {
 func (a *Agent) declare(ctx context.Context, whole bool, changes map[string][]byte) error {
 	touches := whole
 	for key := range changes {
-		touches = touches || Followed(key)
+		touches = touches || Followed(key) != ""
 	}
 	if !touches {
 		return nil

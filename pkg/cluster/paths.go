@@ -40,7 +40,7 @@ func (a *Agent) collects(ctx context.Context) {
 			a.failed(ctx, "collect paths", a.collect(ctx, known))
 		}
 		a.mu.Lock()
-		known = a.revision
+		known = a.taken[store.Paths]
 		a.mu.Unlock()
 	}
 }
@@ -106,7 +106,7 @@ func (a *Agent) removePaths(ctx context.Context, retired []vnet.Path) error {
 					return err
 				}
 			}
-			if u.Revision < since { // it may have connections on any of them
+			if u.Revision < since[store.Paths] { // it may have connections on any of them
 				for _, p := range retired {
 					used[p.ID] = true
 				}

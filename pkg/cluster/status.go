@@ -24,7 +24,7 @@ type Status struct {
 	Node      vnet.NodeName `json:"node"`
 	Joined    bool          `json:"joined"`
 	Connected bool          `json:"connected"` // etcd answers
-	Revision  int64         `json:"revision"`  // of etcd, that the node has
+	Revision  int64         `json:"revision"`  // of etcd: the latest of which the node has something
 	// Lag is for how many seconds the node may not have what etcd has: etcd has not been heard of, or what came from it has not
 	// been taken over yet.
 	Lag     float64         `json:"lag"`

@@ -20,7 +20,9 @@ type Event struct {
 }
 
 // Mirror calls apply with the whole state under the prefixes, and from then on with each change, in their order, until
-// ctx ends or apply returns an error, which it returns. All that has come by then goes in one call. When etcd has
+// ctx ends or apply returns an error, which it returns. All that has come by then goes in one call, with the highest of
+// its revisions. The prefixes are followed apart: a transaction's changes under one come in one call and those of each
+// prefix in their order, but what is earlier under one prefix may come after what is later under another. When etcd has
 // forgotten what came after an outage, apply is called with the whole state again: what is not in it has gone.
 //
 // connected is told when etcd stops to answer and when it does again; it may be nil.

@@ -25,7 +25,7 @@ const (
 	Publish = "publish" // tell the other nodes of an endpoint, or that it has gone
 	Need    = "need"    // get room for addresses
 	Declare = "declare" // a network, to the cluster
-	Await   = "await"   // until this node has what stands at a revision of etcd
+	Await   = "await"   // until this node has what was changed at a revision of etcd under these prefixes; without any, under all
 	CatchUp = "catchUp" // with all that is declared now
 	Status  = "status"
 )
@@ -39,6 +39,7 @@ type Request struct {
 	Subnets  []netip.Prefix  `json:"subnets,omitempty"`
 	Addrs    []netip.Addr    `json:"addrs,omitempty"`
 	Revision int64           `json:"revision,omitempty"`
+	Prefixes []string        `json:"prefixes,omitempty"`
 }
 
 // answer is what comes back.
