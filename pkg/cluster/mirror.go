@@ -182,13 +182,24 @@ func vanished(tx store.Tx, stand map[string][]byte) (map[string][]byte, error) {
 func (a *Agent) learn(tx store.Tx, prefix, key string, value []byte) (bool, error) {
 	switch prefix {
 	case store.Tenants:
-		return learn(tx, key, value, func(t vnet.Tenant) error { return t.Name.Validate() })
+		return learn(tx, key, value, func(t vnet.Tenant) (string, error) {
+			return store.Tenants + string(t.Name), t.Validate()
+		})
 	case store.Networks:
-		return learn(tx, key, value, func(n vnet.Network) error { _, err := n.Normal(); return err })
+		return learn(tx, key, value, func(n vnet.Network) (string, error) {
+			_, err := n.Normal()
+			return networkKey(n.Ref()), errors.Join(err, n.VNI.Validate())
+		})
 	case store.Groups:
-		return learn(tx, key, value, func(g vnet.Group) error { _, err := g.Normal(); return err })
+		return learn(tx, key, value, func(g vnet.Group) (string, error) {
+			_, err := g.Normal()
+			return groupKey(g.Ref()), err
+		})
 	case store.Paths:
-		return learn(tx, key, value, func([]vnet.Leg) error { return nil })
+		return learn(tx, key, value, func(legs []vnet.Leg) (string, error) {
+			tenant, chain, _ := strings.Cut(strings.TrimPrefix(key, store.Paths), "/") // they name no chain themselves
+			return key, errors.Join(vnet.TenantName(tenant).Validate(), vnet.ChainName(chain).Validate(), vnet.ValidateLegs(legs))
+		})
 	case store.Functions:
 		var i vnet.Instance
 		if err := store.DecodeShared(key, value, &i); err != nil || store.FunctionAt(i) != key {
@@ -200,10 +211,10 @@ func (a *Agent) learn(tx store.Tx, prefix, key string, value []byte) (bool, erro
 		return true, store.PutElsewhere(tx, i)
 	}
 	var tenant vnet.TenantName
-	changed, err := learn(tx, key, value, func(c vnet.Chain) error {
+	changed, err := learn(tx, key, value, func(c vnet.Chain) (string, error) {
 		tenant = c.Tenant
 		_, err := c.Normal()
-		return err
+		return store.ChainsOf(c.Tenant) + string(c.Name), err
 	})
 	if err != nil || !changed {
 		return changed, err
@@ -211,11 +222,15 @@ func (a *Agent) learn(tx store.Tx, prefix, key string, value []byte) (bool, erro
 	return true, store.GiveZones(tx, tenant)
 }
 
-func learn[T any](tx store.Tx, key string, value []byte, valid func(T) error) (bool, error) {
+// learn is that of one kind of record, of which check says what its key is to be and whether it makes sense.
+func learn[T any](tx store.Tx, key string, value []byte, check func(T) (string, error)) (bool, error) {
 	var record T
 	err := store.DecodeShared(key, value, &record)
 	if err == nil {
-		err = valid(record)
+		var own string
+		if own, err = check(record); err == nil && own != key {
+			err = fmt.Errorf("it is the record of %s", own)
+		}
 	}
 	if err != nil {
 		return false, errors.Join(errRecord(key), err)
@@ -246,6 +261,8 @@ func (a *Agent) forget(tx store.Tx, key string) error {
 	}
 	return err
 }
+
+func groupKey(r vnet.GroupRef) string { return store.GroupsOf(r.Tenant) + string(r.Group) }
 
 // networkOf is the network that a key is of; false: it is of something else.
 func networkOf(key string) (vnet.Ref, bool) {

@@ -194,21 +194,19 @@ func (p planner) merge(paths, before []vnet.Path) []vnet.Path {
 	return merged
 }
 
-// shares is what the weights of a leg's paths add up to.
-const shares = 10_000
-
 // couple lays the weights of the groups side by side and returns the paths between the cuts.
 func couple(groups [][]vnet.Instance) []vnet.Path {
 	one := big.NewRat(1, 1)
 	var ends []*big.Rat
-	cuts := make([][]*big.Rat, len(groups)) // where each instance's share ends
+	cuts := make([][]*big.Rat, len(groups))                                                       // where each instance's share ends
+	weight := func(i vnet.Instance) int64 { return int64(min(max(i.Weight, 1), vnet.MaxWeight)) } // whoever wrote it
 	for g, instances := range groups {
 		var total, sum int64
 		for _, i := range instances {
-			total += int64(i.Weight)
+			total += weight(i)
 		}
 		for _, i := range instances {
-			sum += int64(i.Weight)
+			sum += weight(i)
 			end := big.NewRat(sum, total)
 			cuts[g] = append(cuts[g], end)
 			ends = append(ends, end)
@@ -223,7 +221,7 @@ func couple(groups [][]vnet.Instance) []vnet.Path {
 	from, at := new(big.Rat), make([]int, len(groups))
 	for _, end := range ends {
 		width := new(big.Rat).Sub(end, from)
-		share, _ := width.Mul(width, big.NewRat(shares, 1)).Float64()
+		share, _ := width.Mul(width, big.NewRat(vnet.MaxShare, 1)).Float64()
 		path := vnet.Path{Weight: max(1, int(share+0.5))}
 		for g, instances := range groups {
 			i := instances[at[g]]

@@ -337,3 +337,42 @@ func TestFunctionsOfTheClientsNodeArePreferred(t *testing.T) {
 		}
 	}
 }
+
+// An instance whose weight makes no sense, in a record that another node wrote, counts as one of the least or the greatest.
+func TestPlanOfWeightsThatMakeNoSense(t *testing.T) {
+	for _, weight := range []int{0, -1, 1 << 62} {
+		w := newWorld(t, t.TempDir())
+		w.update(func(tx store.Tx) error {
+			all := vnet.Selector{Any: true}
+			c := vnet.Chain{Tenant: "blue", Name: "c", Groups: []vnet.GroupName{"fw"}, Classifiers: []vnet.Classifier{{From: all, To: all}}}
+			if err := store.PutGroup(tx, vnet.Group{Tenant: "blue", Name: "fw"}); err != nil {
+				return err
+			}
+			if err := store.PutChain(tx, c); err != nil {
+				return err
+			}
+			for i := range uint32(4) {
+				err := store.PutInstance(tx, vnet.Instance{Tenant: "blue", Group: "fw", Container: fmt.Sprintf("c%d", i), Number: i + 1, Ingress: "in", Egress: "out", Weight: weight})
+				if err != nil {
+					return err
+				}
+			}
+			if err := paths.Plan(tx, "blue", func(vnet.Instance) paths.State { return paths.Serves }, w.now); err != nil {
+				return err
+			}
+			legs, err := store.Legs(tx, c.Ref())
+			if err != nil {
+				return err
+			}
+			if len(legs) != 1 || len(legs[0].Paths) != 4 {
+				t.Errorf("weight %d: %+v", weight, legs)
+			}
+			for _, p := range legs[0].Paths {
+				if p.Weight != vnet.MaxShare/4 {
+					t.Errorf("weight %d: a path has the share %d", weight, p.Weight)
+				}
+			}
+			return nil
+		})
+	}
+}

@@ -163,15 +163,19 @@ func (c chain) rewritten(g vnet.GroupName) []uint64 {
 // More slots than need be are not wanted, since each is a flow of the datapath when its first packet comes.
 const (
 	leastSlots = 64
-	mostSlots  = vnet.MaxInstances // and there are no more paths than instances
-	nearEnough = 0.05              // of a path's share
+	mostSlots  = vnet.MaxInstances
+	nearEnough = 0.05 // of a path's share
 )
 
-// slots says how many of the hash's slots each path gets: at least one, so there may be no more paths than mostSlots.
+// slots says how many of the hash's slots each path gets: at least one, so there should be no more paths than mostSlots.
 func slots(paths []vnet.Path) []int {
+	if len(paths) == 0 {
+		return nil
+	}
+	weight := func(i int) int { return min(max(paths[i].Weight, 1), vnet.MaxShare) } // whatever the store says
 	total := 0
-	for _, p := range paths {
-		total += p.Weight
+	for i := range paths {
+		total += weight(i)
 	}
 	n := leastSlots
 	for n < len(paths) {
@@ -179,11 +183,11 @@ func slots(paths []vnet.Path) []int {
 	}
 	for ; ; n *= 2 {
 		got, left, worst := make([]int, len(paths)), n, 0.0
-		for i, p := range paths {
-			got[i] = max(1, p.Weight*n/total)
+		for i := range paths {
+			got[i] = max(1, weight(i)*n/total)
 			left -= got[i]
 		}
-		short := func(i int) float64 { return float64(paths[i].Weight)*float64(n)/float64(total) - float64(got[i]) }
+		short := func(i int) float64 { return float64(weight(i))*float64(n)/float64(total) - float64(got[i]) }
 		for ; left != 0; left -= sign(left) { // to whom it makes the least difference
 			best := -1
 			for i := range paths {
@@ -194,9 +198,9 @@ func slots(paths []vnet.Path) []int {
 			got[best] += sign(left)
 		}
 		for i := range paths {
-			worst = max(worst, math.Abs(short(i))*float64(total)/float64(n)/float64(paths[i].Weight))
+			worst = max(worst, math.Abs(short(i))*float64(total)/float64(n)/float64(weight(i)))
 		}
-		if n == mostSlots || worst < nearEnough && 4*len(paths) <= n {
+		if n >= mostSlots || worst < nearEnough && 4*len(paths) <= n {
 			return got
 		}
 	}
@@ -240,7 +244,7 @@ func (c chain) complete(p vnet.Path) bool {
 }
 
 // chosen are the paths that a connection which has none may be given here, with their weights: those of this node's own
-// clients, if there are any.
+// clients, if there are any. As many as the switch can choose from: the nodes of a cluster together may have more instances.
 func (c chain) chosen(leg vnet.Leg) []vnet.Path {
 	var all, own []vnet.Path
 	for _, p := range leg.Paths {
@@ -256,9 +260,9 @@ func (c chain) chosen(leg vnet.Leg) []vnet.Path {
 		}
 	}
 	if len(own) > 0 {
-		return own
+		all = own
 	}
-	return all
+	return all[:min(len(all), mostSlots)]
 }
 
 // anyPath is a group of the switch that leads by one of a leg's paths, dead or alive.

@@ -38,3 +38,31 @@ func TestEachPathHasASlot(t *testing.T) {
 		}
 	}
 }
+
+// Weights that no plan makes, in a record that was damaged, do no harm.
+func TestSlotsOfWeightsThatMakeNoSense(t *testing.T) {
+	for _, weights := range [][]int{{}, {0}, {0, 0}, {-1, 1}, {1 << 62, 1 << 62, 1 << 62, 1 << 62}, make([]int, 2*mostSlots)} {
+		paths := make([]vnet.Path, len(weights))
+		for i, w := range weights {
+			paths[i].Weight = w
+		}
+		for i, s := range slots(paths) {
+			if s < 1 || s > mostSlots {
+				t.Errorf("weights %v: path %d has %d slots", weights, i, s)
+			}
+		}
+	}
+}
+
+// Nodes of a cluster may have more instances than the switch can choose from: it chooses from as many as it can.
+func TestPathsAreNoMoreThanTheSwitchCanChooseFrom(t *testing.T) {
+	c := chain{Chain: Chain{Here: "n1", Peers: map[vnet.NodeName]vnet.Peer{"n2": {}}}}
+	leg := vnet.Leg{Number: 1}
+	for i := range uint32(mostSlots + 50) {
+		leg.Paths = append(leg.Paths, vnet.Path{ID: vnet.PathID(i + 1), Weight: 1, Hops: []vnet.Hop{{Group: "fw", Instance: i + 1, Node: "n2"}}})
+	}
+	groups, _ := c.choose(leg)
+	if n := len(groups[0].Buckets); n != mostSlots {
+		t.Errorf("the switch chooses from %d", n)
+	}
+}

@@ -14,6 +14,17 @@ type Tenant struct {
 	Number uint32 `json:"number"`
 }
 
+// MaxTenant is the highest number of a tenant.
+const MaxTenant = 1<<24 - 1
+
+// Validate reports whether t can be a tenant that has its number.
+func (t Tenant) Validate() error {
+	if t.Number < 1 || t.Number > MaxTenant {
+		return Invalidf("tenant number %d: must be 1 to %d", t.Number, MaxTenant)
+	}
+	return t.Name.Validate()
+}
+
 // VNI is a network's identifier in tunnels and in the pipeline (24 bits).
 type VNI uint32
 
