@@ -44,6 +44,8 @@ type Agent struct {
 	etcd *etcd.Store
 	me   session
 
+	untold node.Untold // of what the node's store has by this agent, the switch
+
 	life       context.Context //nolint:containedctx // of Run: what a request begins goes on behind it
 	background sync.WaitGroup
 
@@ -145,7 +147,7 @@ func (a *Agent) fresh(ctx context.Context, fn func(context.Context, *node.Node) 
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	n := node.Open(a.Config, a.Release)
-	n.Tally = a.Tally
+	n.Tally, n.Untold = a.Tally, &a.untold
 	defer n.Close()
 	return fn(ctx, n)
 }
@@ -213,6 +215,7 @@ func (a *Agent) house(ctx context.Context, stop context.CancelCauseFunc) {
 	if !a.failed(ctx, "read the node's store", err) {
 		a.failed(ctx, "leave tenants", a.leave(ctx, l.tenants))
 	}
+	a.failed(ctx, "tell the switch", a.retell(ctx))
 	if a.away() != nil {
 		return
 	}

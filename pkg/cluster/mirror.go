@@ -57,7 +57,8 @@ func (a *Agent) catchUp(ctx context.Context) error {
 	return a.apply(ctx, true, events, revision)
 }
 
-// apply takes over what has changed in etcd. What fails is tried again with everything, since Mirror begins anew.
+// apply takes over what has changed in etcd. What fails is tried again with everything, since Mirror begins anew; and what
+// was recorded, but not told the switch, is told with everything, too.
 func (a *Agent) apply(ctx context.Context, whole bool, events []etcd.Event, revision int64) error {
 	a.order.Lock()
 	defer a.order.Unlock()
@@ -76,8 +77,26 @@ func (a *Agent) apply(ctx context.Context, whole bool, events []etcd.Event, revi
 	if err := a.applyOff(ctx, whole, changes); err != nil {
 		return err
 	}
+	if err := a.tellUntold(ctx); err != nil {
+		return err
+	}
 	a.took(whole, events, revision)
 	return nil
+}
+
+// tellUntold tells the switch what of the node's store it was not told before. The order is locked.
+func (a *Agent) tellUntold(ctx context.Context) error {
+	if !a.untold.Any() {
+		return nil
+	}
+	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error { return n.TellUntold(ctx) })
+}
+
+// retell is tellUntold where nothing more comes, or nobody tries again: the tenant has left, or there was no switch.
+func (a *Agent) retell(ctx context.Context) error {
+	a.order.Lock()
+	defer a.order.Unlock()
+	return a.tellUntold(ctx)
 }
 
 // latest is what each key has come to.

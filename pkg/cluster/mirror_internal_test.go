@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -124,5 +125,40 @@ func TestRecordsThatMakeNoSenseAreLeftOut(t *testing.T) {
 				t.Errorf("it says nothing of %s: %s", bad.key, f.said)
 			}
 		})
+	}
+}
+
+// A node's store that could not be written when another node turned off, or came back, is brought up to date with what
+// comes next: what the agent has heard is no word for what is recorded.
+func TestWhatTurnedOffIsRecordedLater(t *testing.T) {
+	f := newFollower(t)
+	r := vnet.Remote{Attachment: vnet.Attachment{Container: "c", IfName: "eth0"}, Tenant: "blue", Network: "web", Node: "n2", ID: "e1"}
+	f.tenants["blue"] = &tenant{name: "blue", remote: map[string]vnet.Remote{endpointKey(r): r}}
+	f.update(func(tx store.Tx) error {
+		must(t, store.PutPeer(tx, vnet.Peer{Name: "n2"}))
+		return store.PutRemote(tx, r)
+	})
+	full, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, off := range []bool{true, false} {
+		changes, all := map[string][]byte{offKey("n2"): nil}, map[string][]byte{}
+		if off {
+			changes[offKey("n2")] = []byte("n3")
+			all = changes
+		}
+		if f.applyOff(full, false, changes) == nil {
+			t.Fatal("the store takes it: this test proves nothing")
+		}
+		must(t, f.applyOff(t.Context(), true, all))
+		if has := f.has(store.RemoteKey(r.Ref(), r.Node, r.ID)); has == off {
+			t.Errorf("off %t: that its endpoint is recorded is %t", off, has)
+		}
+		must(t, store.OpenBolt(f.DataDir).View(t.Context(), func(tx store.Tx) error {
+			p, err := store.FindPeer(tx, "n2")
+			if p.Off != off {
+				t.Errorf("off %t: the record says %t", off, p.Off)
+			}
+			return err
+		}))
 	}
 }

@@ -72,6 +72,9 @@ func (a *Agent) takeOver(ctx context.Context, all ...*news) error {
 		}
 		return on.ChangeOverlay(ctx, c)
 	})
+	if err == nil {
+		err = a.tellUntold(ctx)
+	}
 	for _, n := range all {
 		if err == nil && n.whole {
 			n.known()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -134,14 +135,9 @@ func planFor(tx store.Tx, name vnet.NodeName) error {
 // applyOff takes over which nodes are off: their endpoints are not reached while they are.
 func (a *Agent) applyOff(ctx context.Context, whole bool, changes map[string][]byte) error {
 	a.mu.Lock()
-	turned := map[vnet.NodeName]bool{} // to off, or back
+	turned := whole // what was heard before may not have been recorded
 	if whole {
-		for name := range a.off {
-			if changes[offKey(name)] == nil {
-				delete(a.off, name)
-				turned[name] = false
-			}
-		}
+		maps.DeleteFunc(a.off, func(name vnet.NodeName, _ bool) bool { return changes[offKey(name)] == nil })
 		clear(a.graced)
 	}
 	if value, ok := changes[drainKey(a.Name)]; ok || whole {
@@ -156,34 +152,48 @@ func (a *Agent) applyOff(ctx context.Context, whole bool, changes map[string][]b
 			continue
 		}
 		name := vnet.NodeName(text)
-		if a.off[name] != (value != nil) {
-			a.off[name] = value != nil
-			turned[name] = value != nil
-		}
-	}
-	var c node.OverlayChange
-	for name, is := range turned {
-		if r, ok := a.nodes[name]; ok && name != a.Name {
-			r.Off = is
-			c.Peers = append(c.Peers, r.Peer)
-		}
-	}
-	for _, t := range a.tenants {
-		for _, r := range t.remote {
-			switch is, ok := turned[r.Node]; {
-			case !ok:
-			case is:
-				c.GoneRemotes = append(c.GoneRemotes, r)
-			default:
-				c.Remotes = append(c.Remotes, r)
-			}
-		}
+		turned = turned || a.off[name] != (value != nil)
+		a.off[name] = value != nil
 	}
 	a.mu.Unlock()
-	if c.Empty() {
+	if !turned {
 		return nil
 	}
-	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error { return n.ChangeOverlay(ctx, c) })
+	return a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		c, err := a.turned(ctx, n)
+		if err != nil || c.Empty() {
+			return err
+		}
+		return n.ChangeOverlay(ctx, c)
+	})
+}
+
+// turned is what has to become of nodes in the node's store that have turned off, or are back, and of their endpoints.
+func (a *Agent) turned(ctx context.Context, n *node.Node) (node.OverlayChange, error) {
+	var c node.OverlayChange
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		peers, err := store.Peers(tx)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, p := range peers {
+			if p.Off != a.off[p.Name] {
+				p.Off = !p.Off
+				c.Peers = append(c.Peers, p)
+			}
+		}
+		for _, t := range a.tenants {
+			for _, r := range t.remote {
+				switch has := tx.Get(store.RemoteKey(r.Ref(), r.Node, r.ID)) != nil; {
+				case has && a.off[r.Node]:
+					c.GoneRemotes = append(c.GoneRemotes, r)
+				case !has && !a.off[r.Node]:
+					c.Remotes = append(c.Remotes, r)
+				}
+			}
+		}
+		return err
+	})
+	return c, err
 }
 
 // Authority is the cluster's store.

@@ -31,7 +31,7 @@ const (
 )
 
 // Declared takes over what a cluster declares: it writes, and the switch follows. Conntrack zones that endpoints get by
-// it are emptied first. A switch that does not run is told when it is back.
+// it are emptied first. A switch that does not run is no error. What it was not told is Untold.
 func (n *Node) Declared(ctx context.Context, write func(store.Tx) (Concern, error)) error {
 	var given []vnet.Zone
 	var concern Concern
@@ -51,19 +51,15 @@ func (n *Node) Declared(ctx context.Context, write func(store.Tx) (Concern, erro
 		return err
 	}
 	if err := n.emptyZones(ctx, given...); err != nil {
-		return err
+		return n.told(err, given...)
 	}
-	err = n.eachOurs(ctx, func(n *Node) error {
+	return n.told(n.eachOurs(ctx, func(n *Node) error {
 		if concern == ItsPaths {
 			return n.SyncChains(ctx, n.Bridge)
 		}
 		_, err := n.connectAll(ctx, true)
 		return err
-	})
-	if absent(err) {
-		return nil
-	}
-	return err
+	}))
 }
 
 // Serving returns this node's instances of service functions as the other nodes are to know them: with what their ports

@@ -33,6 +33,8 @@ type Node struct {
 	Release func(ctx context.Context, e vnet.Endpoint) error
 	// Tally counts the work of a process that runs on. It may be nil.
 	Tally *Tally
+	// Untold is noted what of Declared and ChangeOverlay the switch was not told. It may be nil.
+	Untold *Untold
 	// Changed is called by Run when what becomes of a service function may have changed. It may be nil.
 	Changed func()
 

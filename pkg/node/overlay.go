@@ -133,7 +133,7 @@ func (c OverlayChange) Empty() bool {
 }
 
 // ChangeOverlay records the change, and has the bridge of the overlay follow: in one bundle, which costs no more where
-// there are many others.
+// there are many others. A switch that does not run is no error. What it was not told is Untold.
 func (n *Node) ChangeOverlay(ctx context.Context, c OverlayChange) error {
 	moved := map[vnet.NodeName]bool{} // to another address: all that lead there lead elsewhere now
 	led := false                      // chains have to know
@@ -171,10 +171,7 @@ func (n *Node) ChangeOverlay(ctx context.Context, c OverlayChange) error {
 	if err == nil && narrowed {
 		on.followHost(ctx)
 	}
-	if absent(err) {
-		return nil // whoever brings the switch back writes all
-	}
-	return err
+	return n.told(err)
 }
 
 // concerns reports whether chains have to know of the change: a classifier names an endpoint, by its labels or itself, or

@@ -1,9 +1,12 @@
 package cluster
 
 import (
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/test/lab"
 )
 
@@ -57,4 +60,49 @@ func TestDatabaseOfANodeRestarts(t *testing.T) {
 	}
 	late := c.Nodes[0].Attach("late", c.Nodes[0].Conf("blue", "web"))
 	c.meet(late, b)
+}
+
+// What comes from the other nodes while a switch cannot be told, for longer than anybody waits for it, is told it afterwards:
+// paths, and endpoints that come and go. It is made to hang by who has the lock on its flows: a userspace switch that is
+// stopped keeps its node from etcd, too.
+func TestASwitchIsToldLaterWhatItCouldNotBeTold(t *testing.T) {
+	w := newLed(t)
+	h := w.n1
+	w.ctl(w.n2, "group", "add", "blue/fw")
+	first := lab.Watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges())
+	w.n2.Function("fw2", webOn(w.n2), "fw", 0).Bridges()
+	w.lead("fw")
+	gone := w.n2.Attach("gone", webOn(w.n2))
+	lab.Eventually(t, "it to be reached", func() bool { return w.client.Pings(gone.IP4, "-W1") })
+	w.settled()
+
+	unlock, err := store.Lock(t.Context(), h.DataDir, "flows of "+lab.Bridge)
+	lab.Must(t, err)
+	defer func() { unlock() }()
+	gone.Del()
+	late := w.n2.Attach("late", webOn(w.n2))
+	w.ctl(w.n2, "function", "drain", "blue/fw/fw2") // with which other paths count
+	for _, words := range []string{`msg="follow the cluster"`, `msg="follow a tenant's endpoints"`} {
+		if !lab.Within(3*lab.Patience(), func() bool { return strings.Contains(w.daemons[h].Log(), words) }) {
+			t.Errorf("tenetd does not log %s", words)
+		}
+	}
+	var differs []string
+	if !lab.Within(lab.Patience(), func() bool {
+		here, there := storeOf(h), w.records("")
+		legs := func(of map[string]string) map[string]string { return map[string]string{"legs/": of["legs/blue/c"]} }
+		differs = append(diff("it lacks", "it still has", here.wants(h, there), here.knows()), diff("it lacks", "", legs(there), legs(here.records))...)
+		return len(differs) == 0
+	}) {
+		t.Errorf("it has not heard of all:\n%s", strings.Join(differs, "\n"))
+	}
+	unlock()
+	unlock = func() {}
+	lab.Eventually(t, "who has come to be reached", func() bool { return w.client.Pings(late.IP4, "-W1") })
+	w.settled()
+	for range 10 {
+		said := lab.PingToken("drained")
+		lab.Must(t, w.client.Exchange("udp", netip.AddrPortFrom(w.server.IP4, 80), said))
+		first.Sees(t, said, 1, 1)
+	}
 }
