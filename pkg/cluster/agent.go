@@ -44,7 +44,8 @@ type Agent struct {
 	etcd *etcd.Store
 	me   session
 
-	untold node.Untold // of what the node's store has by this agent, the switch
+	untold node.Untold     // of what the node's store has by this agent, the switch
+	kept   map[string]bool // by their keys: records that etcd has no more and somebody here still needs. As order says
 
 	life       context.Context //nolint:containedctx // of Run: what a request begins goes on behind it
 	background sync.WaitGroup
@@ -97,7 +98,7 @@ func New(c node.Config, o Options, release func(context.Context, vnet.Endpoint) 
 	return &Agent{
 		Config: c, Options: o, Release: release, log: log, etcd: s,
 		nodes: map[vnet.NodeName]Record{}, alive: map[vnet.NodeName]bool{}, off: map[vnet.NodeName]bool{}, graced: map[vnet.NodeName]bool{}, silences: map[vnet.NodeName]silence{},
-		tenants: map[vnet.TenantName]*tenant{}, published: map[vnet.EndpointID]published{}, conflicts: map[vnet.EndpointID]string{},
+		kept: map[string]bool{}, tenants: map[vnet.TenantName]*tenant{}, published: map[vnet.EndpointID]published{}, conflicts: map[vnet.EndpointID]string{},
 		failures: map[string]string{}, idle: map[held]time.Time{}, heardAt: time.Now(), taken: revisions{}, moved: make(chan struct{}), kicked: make(chan struct{}, 1), lost: make(chan struct{}, 1),
 		unsure: make(chan struct{}, 1), doubts: make(chan struct{}, 1), dead: make(chan vnet.NodeName),
 	}, nil
@@ -215,6 +216,7 @@ func (a *Agent) house(ctx context.Context, stop context.CancelCauseFunc) {
 	if !a.failed(ctx, "read the node's store", err) {
 		a.failed(ctx, "leave tenants", a.leave(ctx, l.tenants))
 	}
+	a.failed(ctx, "forget what was deleted", a.forgetKept(ctx))
 	a.failed(ctx, "tell the switch", a.retell(ctx))
 	if a.away() != nil {
 		return

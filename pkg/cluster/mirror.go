@@ -156,10 +156,15 @@ func (a *Agent) record(tx store.Tx, whole bool, changes map[string][]byte) (node
 			if err != nil {
 				return concern, err
 			}
+			back := a.kept[key] // it may have another number now, and somebody here is in it
+			delete(a.kept, key)
 			if !changed {
 				continue
 			}
 			concern = max(concern, concerns[prefix])
+			if back {
+				concern = node.AllFlows
+			}
 			if r, ok := networkOf(key); ok { // its endpoints are followed apart from it: some may have come before it
 				has, err := store.HasRemote(tx, r)
 				if err != nil {
@@ -261,22 +266,63 @@ func learn[T any](tx store.Tx, key string, value []byte, check func(T) (string, 
 	return string(tx.Get(key)) != before, nil
 }
 
-// forget removes a record that etcd has no more. A network that an endpoint here still is in stays until that goes.
+// forget removes a record that etcd has no more. What somebody here still needs stays until nobody does: the network that an
+// endpoint is in, the group that a function serves in, and their tenant.
 func (a *Agent) forget(tx store.Tx, key string) error {
-	if strings.HasPrefix(key, store.Functions) {
-		return store.DeleteElsewhere(tx, key)
+	names := strings.Split(key, "/")
+	tenant := vnet.TenantName(names[1])
+	var err error
+	switch {
+	case strings.HasPrefix(key, store.Functions):
+		err = store.DeleteElsewhere(tx, key)
+	case strings.HasPrefix(key, store.Tenants) && len(names) == 2:
+		err = store.DeleteTenant(tx, tenant)
+	case strings.HasPrefix(key, store.Networks) && len(names) == 3:
+		err = store.DeleteNetwork(tx, vnet.Ref{Tenant: tenant, Network: vnet.NetworkName(names[2])})
+	case strings.HasPrefix(key, store.Groups) && len(names) == 3:
+		err = store.DeleteGroup(tx, vnet.GroupRef{Tenant: tenant, Group: vnet.GroupName(names[2])})
+	default:
+		err = tx.Delete(key)
 	}
-	r, ok := networkOf(key)
-	if !ok {
-		return tx.Delete(key)
-	}
-	err := store.DeleteNetwork(tx, r)
 	switch {
 	case errors.Is(err, vnet.ErrExists):
-		a.log.Warn("a network was deleted that somebody here is in", "tenant", r.Tenant, "network", r.Network, "error", err)
+		if !a.kept[key] {
+			a.log.Warn("what was deleted in the cluster is still needed here", "key", key, "why", err)
+		}
+		a.kept[key] = true
 		return nil
-	case errors.Is(err, vnet.ErrNotFound):
+	case err == nil, errors.Is(err, vnet.ErrNotFound):
+		delete(a.kept, key)
 		return nil
+	}
+	return err
+}
+
+// forgetKept forgets what was kept for those who have gone by now.
+func (a *Agent) forgetKept(ctx context.Context) error {
+	a.order.Lock()
+	defer a.order.Unlock()
+	gone := map[string][]byte{}
+	for key := range a.kept {
+		gone[key] = nil
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.View(ctx, func(tx store.Tx) error { // where nothing can be removed
+			_, err := a.record(tx, false, gone)
+			return err
+		})
+	})
+	if err == nil { // and nothing was to be
+		return nil
+	}
+	err = a.declare(ctx, false, gone)
+	if err != nil {
+		for key := range gone {
+			a.kept[key] = true
+		}
 	}
 	return err
 }

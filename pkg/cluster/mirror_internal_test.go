@@ -83,6 +83,52 @@ func (f follower) recorded(key string) string {
 	return text
 }
 
+// What is deleted in the cluster while somebody here needs it, who could not be published in time, stays until nobody does.
+func TestWhatIsDeletedStaysWhileItIsNeeded(t *testing.T) {
+	f := newFollower(t)
+	declared := map[string]string{
+		"tenants/blue": `{"name":"blue","number":3}`, "groups/blue/fw": `{"tenant":"blue","name":"fw"}`, "groups/blue/ids": `{"tenant":"blue","name":"ids"}`,
+		"networks/blue/web": `{"tenant":"blue","name":"web","vni":7,"subnets":[{"prefix":"10.1.0.0/24"}]}`,
+	}
+	f.hears(declared)
+	e := vnet.Endpoint{Attachment: vnet.Attachment{Container: "f1", IfName: "eth0"}, ID: "f1", Tenant: "blue", Network: "web", MAC: vnet.MAC{2, 0, 0, 0, 0, 1}, State: vnet.Ready, Bridge: f.Bridge, Function: &vnet.FunctionPort{Group: "fw", Port: vnet.Both, Weight: 1}}
+	f.update(func(tx store.Tx) error {
+		must(t, store.PutEndpoint(tx, &e))
+		return store.JoinGroup(tx, e)
+	})
+	gone := map[string]string{}
+	for key := range declared {
+		gone[key] = ""
+	}
+	has := func(want bool, when string) {
+		t.Helper()
+		for _, key := range []string{"tenants/blue", "groups/blue/fw", "networks/blue/web"} {
+			if f.has(key) != want {
+				t.Errorf("%s: that %s is there is %t", when, key, !want)
+			}
+		}
+		if f.has("groups/blue/ids") {
+			t.Errorf("%s: there is a group that nobody serves in", when)
+		}
+	}
+	f.hears(gone)
+	has(true, "deleted")
+	f.lists()
+	has(true, "not listed")
+	must(t, f.forgetKept(t.Context()))
+	has(true, "looked at")
+	if n := strings.Count(f.said.String(), "key=groups/blue/fw"); n != 1 {
+		t.Errorf("it is told of %d times: %s", n, f.said)
+	}
+	f.update(func(tx store.Tx) error {
+		_, err := store.LeaveGroup(tx, e)
+		must(t, err)
+		return store.DeleteEndpoint(tx, e)
+	})
+	must(t, f.forgetKept(t.Context()))
+	has(false, "nobody is left")
+}
+
 // A record that makes no sense changes nothing at the node, keeps no other from being taken over, and is told of.
 func TestRecordsThatMakeNoSenseAreLeftOut(t *testing.T) {
 	const network = `{"tenant":"blue","name":"web","vni":7,"subnets":[{"prefix":"10.1.0.0/24"}]}`

@@ -192,6 +192,9 @@ func (n *Node) members(ctx context.Context, net pipeline.Network, bridge string)
 				continue
 			}
 			p, err := plugged(tx, e, portOf(e, ports))
+			if errors.Is(err, vnet.ErrNotFound) { // as in render
+				continue
+			}
 			if err != nil {
 				return err
 			}

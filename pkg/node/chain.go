@@ -58,9 +58,10 @@ func (n *Node) Rechain(ctx context.Context, write func(store.Tx) error) error {
 	return vnet.WithHint(err, "it is recorded; once the switch answers: tenetctl sync")
 }
 
-// absent reports whether the switch does not run, or has no such bridge: there is nobody who could be told.
+// absent reports whether the switch does not run, or has no such bridge: there is nobody who could be told. That a record is
+// missing is something else.
 func absent(err error) bool {
-	return noSwitch(err) || errors.Is(err, vnet.ErrNotFound)
+	return noSwitch(err) || errors.Is(err, ovs.ErrNotFound)
 }
 
 // Chained tells the chains that the endpoint has come, if any has to know: it is a port of a function, a classifier

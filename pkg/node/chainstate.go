@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/openflow"
@@ -189,7 +190,7 @@ func (s standing) instances(tx store.Tx, tenant vnet.TenantName) ([]InstanceStat
 		ports := i
 		ports.Hung = false
 		f, st, err := s.function(tx, ports, groups)
-		if err != nil {
+		if err != nil && !errors.Is(err, vnet.ErrNotFound) { // the record of its group has gone: it waits
 			return nil, err
 		}
 		i.Node = here

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 
@@ -60,6 +61,9 @@ func (s standing) chains(tx store.Tx) (rendered, error) {
 			continue
 		}
 		f, state, err := s.function(tx, i, groups)
+		if errors.Is(err, vnet.ErrNotFound) { // the record of its group has gone: nobody else is to suffer
+			continue
+		}
 		if err != nil {
 			return r, err
 		}
@@ -89,8 +93,13 @@ func (s standing) chains(tx store.Tx) (rendered, error) {
 			}
 		}
 		p := pipeline.Chain{Chain: c, TenantNumber: t.number, Functions: functions[c.Tenant], Networks: t.networks, Here: own.here, Peers: own.peers, Modes: map[vnet.GroupName]vnet.Mode{}}
+		var lacks vnet.GroupName
 		for _, name := range c.Groups {
 			g, err := store.Group(tx, vnet.GroupRef{Tenant: c.Tenant, Group: name})
+			if errors.Is(err, vnet.ErrNotFound) { // likewise; but nobody goes round it
+				lacks = name
+				continue
+			}
 			if err != nil {
 				return r, err
 			}
@@ -101,6 +110,9 @@ func (s standing) chains(tx store.Tx) (rendered, error) {
 		}
 		if len(p.Legs) == 0 { // it is being made: whoever makes it plans it, too
 			continue
+		}
+		for i := range p.Legs {
+			p.Legs[i].Blocked = cmp.Or(p.Legs[i].Blocked, lacks)
 		}
 		for _, k := range c.Classifiers {
 			p.Classifiers = append(p.Classifiers, pipeline.Classifier{

@@ -452,6 +452,9 @@ func (n *Node) watched(ctx context.Context) (watched, error) {
 // wants adds the instance to those that are probed, or not any more.
 func (w *watched) wants(tx store.Tx, i vnet.Instance) error {
 	g, err := store.Group(tx, i.Ref())
+	if errors.Is(err, vnet.ErrNotFound) { // its record has gone: then it is not probed
+		return nil
+	}
 	if err != nil {
 		return err
 	}

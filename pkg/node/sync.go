@@ -459,13 +459,20 @@ func (n *Node) render(ctx context.Context, seen standing) (rendered, error) {
 			}
 			net, ok := networks[e.Ref()]
 			if !ok {
-				if net, err = network(tx, e.Ref(), e.Bridge); err != nil {
+				net, err = network(tx, e.Ref(), e.Bridge)
+				if errors.Is(err, vnet.ErrNotFound) { // the record of what it is in has gone: nobody else is to suffer
+					continue
+				}
+				if err != nil {
 					return err
 				}
 				networks[e.Ref()] = net
 				r.flows = append(r.flows, pipeline.NetworkFlows(net)...)
 			}
 			p, err := plugged(tx, e, portOf(e, seen.ports))
+			if errors.Is(err, vnet.ErrNotFound) { // likewise
+				continue
+			}
 			if err != nil {
 				return err
 			}

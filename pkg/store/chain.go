@@ -222,6 +222,9 @@ func giveZone(tx Tx, e *vnet.Endpoint) error {
 	var group *vnet.Group
 	if e.Function != nil {
 		g, err := Group(tx, vnet.GroupRef{Tenant: e.Tenant, Group: e.Function.Group})
+		if errors.Is(err, vnet.ErrNotFound) { // its record has gone: nobody is led through it
+			return nil
+		}
 		if err != nil {
 			return err
 		}
