@@ -24,13 +24,7 @@ func pair(t *testing.T) (*lab.Host, *lab.Container, *lab.Container, lab.Snapshot
 func restart(t *testing.T, h *lab.Host) {
 	t.Helper()
 	h.KillVswitchd()
-	for _, err := range h.DropIn(dropIn, "ExecStartPre") {
-		t.Error(err)
-	}
-	h.StartVswitchd()
-	for _, err := range h.DropIn(dropIn, "ExecStartPost") {
-		t.Error(err)
-	}
+	h.ServiceStarts(dropIn)
 }
 
 func TestRestartOfTheSwitchRestoresTheFlowsAndReplugsNothing(t *testing.T) {
@@ -121,13 +115,7 @@ func TestRestartForgetsContainersThatDiedMeanwhile(t *testing.T) {
 	gone := h.Attach("gone", a.Conf)
 	h.KillVswitchd()
 	gone.Sh("ip", "link", "del", "eth0")
-	for _, err := range h.DropIn(dropIn, "ExecStartPre") {
-		t.Error(err)
-	}
-	h.StartVswitchd()
-	for _, err := range h.DropIn(dropIn, "ExecStartPost") {
-		t.Error(err)
-	}
+	h.ServiceStarts(dropIn)
 	lab.Same(t, before.Lasting(), h.Snapshot().Lasting())
 	a.Reaches(b.IP4)
 	gone.Del()

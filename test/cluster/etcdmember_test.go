@@ -37,9 +37,7 @@ func TestAnyMemberOfEtcdMayBeLost(t *testing.T) {
 						return err == nil && strings.Contains(out, "etcd answers")
 					})
 					for _, of := range c.Nodes {
-						if state := c.state(of, h); state != "runs" {
-							t.Errorf("%s: to %s %s is %s", lost, h.Name, of.Name, state)
-						}
+						c.becomes(of, h, "runs")
 					}
 				}
 				e.Del()

@@ -10,6 +10,8 @@ import (
 	"github.com/tenet-cni/tenet/test/lab"
 )
 
+const dropIn = "../../conf/systemd/ovs-vswitchd.service.d/10-tenet.conf"
+
 // tenetd restores what ovs-vswitchd has forgotten when it comes back: traffic between nodes stands still for a moment,
 // and connections live. The kernel's datapath goes on by itself within the node; its tunnel's port ovs-vswitchd makes anew.
 func TestSwitchOfANodeRestarts(t *testing.T) {
@@ -24,7 +26,7 @@ func TestSwitchOfANodeRestarts(t *testing.T) {
 		l, within := begin(t, a, b), here[0].Stream(here[1])
 		within.Flows()
 		h.KillVswitchd()
-		h.StartVswitchd()
+		h.ServiceStarts(dropIn)
 		lost, silence := l.end()
 		t.Logf("ovs-vswitchd of %s: %d datagrams lost, nothing for %s (datapath %s)", h.Name, lost, silence, h.Datapath)
 		if silence > lab.Stretch(5*time.Second) {

@@ -21,6 +21,18 @@ func (h *Host) Sync(args ...string) {
 	Must(h.tb, err)
 }
 
+// ServiceStarts starts ovs-vswitchd as systemd does with the drop-in for its service.
+func (h *Host) ServiceStarts(dropIn string) {
+	h.tb.Helper()
+	for _, err := range h.DropIn(dropIn, "ExecStartPre") {
+		h.tb.Error(err)
+	}
+	h.StartVswitchd()
+	for _, err := range h.DropIn(dropIn, "ExecStartPost") {
+		h.tb.Error(err)
+	}
+}
+
 // DropIn runs the commands of a setting ("ExecStartPre", "ExecStartPost") of the drop-in for ovs-vswitchd.service, as
 // systemd does: one after the other, and, where the line says so with "-", on past a failure. It returns what failed.
 func (h *Host) DropIn(file, setting string) []error {
