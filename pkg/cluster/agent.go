@@ -56,6 +56,8 @@ type Agent struct {
 	serves sync.Mutex   // who tells of this node's functions. Taken before mu
 	tells  sync.RWMutex // locked while etcd is asked what it has of this node's endpoints, which nobody tells it of meanwhile
 
+	telling [64]sync.Mutex // who tells of an endpoint, by its id's hash. Taken after tells, before mu
+
 	mu        sync.Mutex
 	joined    bool
 	lease     clientv3.LeaseID // 0: etcd knows of none

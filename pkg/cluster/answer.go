@@ -93,7 +93,7 @@ func (a *Agent) tell(ctx context.Context, id vnet.EndpointID) error {
 		if !ok {
 			return nil
 		}
-		err := a.withdraw(ctx, p.remote)
+		err := a.withdraw(ctx, p)
 		if err == nil && p.remote.Function != nil {
 			err = a.tellFunctions(ctx)
 		}
@@ -107,7 +107,7 @@ func (a *Agent) tell(ctx context.Context, id vnet.EndpointID) error {
 	was, moved := a.published[id]
 	a.mu.Unlock()
 	if moved && was.remote.Ref() != e.Ref() {
-		if err := a.withdraw(ctx, was.remote); err != nil {
+		if err := a.withdraw(ctx, was); err != nil {
 			return err
 		}
 	}

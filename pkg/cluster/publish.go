@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"os"
 	"slices"
@@ -117,11 +118,14 @@ func (a *Agent) follow(ctx context.Context) bool {
 	if !connected {
 		return false
 	}
+	a.mu.Lock()
+	maps.DeleteFunc(a.conflicts, func(id vnet.EndpointID, _ string) bool { _, ok := l.endpoints[id]; return !ok })
+	a.mu.Unlock()
 	var errs []error
 	stays := map[vnet.EndpointID]bool{} // in a network that it is no longer in
 	for id, p := range before {
 		if r, ok := l.endpoints[id]; !ok || r.Ref() != p.remote.Ref() {
-			err := a.withdraw(ctx, p.remote)
+			err := a.withdraw(ctx, p)
 			errs = append(errs, err)
 			stays[id] = err != nil
 		}
@@ -147,10 +151,22 @@ func text(r vnet.Remote) string {
 	return string(text)
 }
 
+// lockPublished lets one at a time tell of an endpoint: what is noted of it is to be in the order in which etcd was told.
+func (a *Agent) lockPublished(id vnet.EndpointID) (unlock func()) {
+	a.tells.RLock()
+	h := fnv.New32a()
+	h.Write([]byte(id))
+	one := &a.telling[h.Sum32()%uint32(len(a.telling))]
+	one.Lock()
+	return func() {
+		one.Unlock()
+		a.tells.RUnlock()
+	}
+}
+
 // publish tells the other nodes of an endpoint: if its network stands, and the blocks of its addresses are this node's.
 func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) error {
-	a.tells.RLock()
-	defer a.tells.RUnlock()
+	defer a.lockPublished(r.ID)()
 	prefix := a.etcd.Prefix()
 	conditions := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(prefix+networkKey(r.Ref())), ">", 0)}
 	for _, p := range r.Addrs {
@@ -195,10 +211,16 @@ func notRefused(err error) error {
 	return err
 }
 
-// withdraw tells the other nodes that the endpoint has gone.
-func (a *Agent) withdraw(ctx context.Context, r vnet.Remote) error {
-	a.tells.RLock()
-	defer a.tells.RUnlock()
+// withdraw tells the other nodes that the endpoint has gone, unless they have been told of another in its place.
+func (a *Agent) withdraw(ctx context.Context, p published) error {
+	r := p.remote
+	defer a.lockPublished(r.ID)()
+	a.mu.Lock()
+	stands := a.published[r.ID].text == p.text
+	a.mu.Unlock()
+	if !stands {
+		return nil
+	}
 	prefix := a.etcd.Prefix()
 	_, err := a.change(ctx, nil, []clientv3.Op{clientv3.OpDelete(prefix + endpointKey(r)), clientv3.OpDelete(prefix + heldEndpointKey(r))})
 	if err != nil {
@@ -206,9 +228,7 @@ func (a *Agent) withdraw(ctx context.Context, r vnet.Remote) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.published[r.ID].remote.Ref() == r.Ref() {
-		delete(a.published, r.ID)
-	}
+	delete(a.published, r.ID)
 	delete(a.conflicts, r.ID)
 	return nil
 }
