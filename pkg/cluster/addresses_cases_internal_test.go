@@ -727,3 +727,33 @@ func TestNodeIsOffWhateverBecomesOfChains(t *testing.T) {
 		t.Errorf("it is still off: %v", got)
 	}
 }
+
+// What was a node's goes with it: endpoints, functions, blocks.
+func TestRemoveTakesAllThatWasTheNodes(t *testing.T) {
+	w := newWorld(t, etcdtest.Start(t), `{"prefix":"10.0.0.0/24"}`)
+	m, other := w.member(1), w.member(2)
+	d := m.started()
+	other.started()
+	d.mustAdd("a", "10.0.0.9")
+	d.rest()
+	i := vnet.Instance{Tenant: w.net.Tenant, Group: "fw", Container: "fw1", Node: m.Name, Number: 1}
+	err := w.etcd.Update(t.Context(), Planned(func(tx store.Tx) error {
+		return d.putFunctions(tx, map[string]vnet.Instance{store.FunctionAt(i): i})
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := w.keys(store.Functions, holdings+string(m.Name)+"/"+store.Functions); len(got) != 2 {
+		t.Errorf("of the function there are %v", got)
+	}
+	d.bury()
+	if _, err := w.server.Client().Revoke(t.Context(), d.lease); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(t.Context(), w.etcd, m.Name); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.keys(store.Functions, store.Endpoints, store.Blocks, holdings+string(m.Name), nodeKey(m.Name)); len(got) != 0 {
+		t.Errorf("left: %v", got)
+	}
+}

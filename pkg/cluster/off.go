@@ -292,10 +292,10 @@ func ownedBy(name vnet.NodeName, entry string, record *mvccpb.KeyValue) bool {
 	return !strings.HasPrefix(entry, store.Blocks) || store.DecodeShared(entry, record.Value, &h) == nil && h.Node == name
 }
 
-// heldKey is the key of what a node's list names: of endpoints and functions it has the node's name in it.
+// heldKey is the key of what a node's list names. An endpoint's has the node's name in it, where the list does not repeat it.
 func heldKey(n vnet.NodeName, entry string) string {
 	p := strings.Split(entry, "/")
-	if last := len(p) - 1; p[0]+"/" != store.Blocks && last > 0 {
+	if last := len(p) - 1; p[0]+"/" == store.Endpoints && last > 0 {
 		p = slices.Insert(p, last, string(n))
 	}
 	return strings.Join(p, "/")
