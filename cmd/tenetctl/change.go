@@ -17,13 +17,33 @@ import (
 // change changes what is declared: in the node's store, or, in a cluster, in etcd, from where every node has it. Then
 // it waits for this node to have it. chains says that it may be about chains or what they lead through.
 func (a *app) change(ctx context.Context, n *node.Node, chains bool, write func(store.Tx) error) error {
+	member, err := a.member(ctx, n)
 	switch {
-	case n.Clustered():
+	case err != nil:
+		return err
+	case member:
 		return a.changeCluster(ctx, n, write)
 	case chains:
 		return n.Rechain(ctx, write)
 	}
 	return n.Store.Update(ctx, write)
+}
+
+// member reports whether the node is one of a cluster. One that is to be, and has not joined yet, is one on its own: what is
+// declared there it brings along.
+func (a *app) member(ctx context.Context, n *node.Node) (bool, error) {
+	if !n.Clustered() {
+		return false, nil
+	}
+	member := false
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		_, member = store.Member(tx)
+		return nil
+	})
+	if err == nil && !member {
+		fmt.Fprintf(a.err, "tenetctl: this node has not joined its cluster: what is declared and deleted here it brings along when it does\n")
+	}
+	return member, err
 }
 
 func (a *app) changeCluster(ctx context.Context, n *node.Node, write func(store.Tx) error) error {

@@ -132,7 +132,11 @@ func newFunctionDrain(a *app, drain bool) *cobra.Command {
 			if f.Drained != drain {
 				became = use + "ed"
 				err = a.on(cmd.Context(), func(ctx context.Context, n *node.Node) error {
-					if !n.Clustered() {
+					member, err := a.member(ctx, n)
+					if err != nil {
+						return err
+					}
+					if !member {
 						return n.Drain(ctx, f.Ref(), f.Container, drain)
 					}
 					return a.changeCluster(ctx, n, func(tx store.Tx) error { return cluster.Drain(tx, f.Ref(), f.Container, f.Node, drain) })

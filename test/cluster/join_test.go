@@ -397,9 +397,14 @@ func TestANodeThatConflictsStaysAlone(t *testing.T) {
 	for _, e := range []*lab.Container{a, b, more, much} {
 		e.Del()
 	}
+	own.WriteConfig(nil) // it is to be one of the cluster, and is not: what is deleted on it is its own
+	inEtcd = c.inEtcd()
 	for _, args := range [][]string{{"network", "del", "blue/same"}, {"network", "del", "blue/own"}, {"network", "del", "red/own"}, {"group", "del", "blue/fw"}} {
-		c.ctl(own, args...)
+		if out := c.ctl(own, args...); !strings.Contains(out, "deleted") {
+			t.Errorf("%v: %s", args, out)
+		}
 	}
+	lab.Same(t, inEtcd, c.inEtcd())
 	c.begin(own, nil)
 	c.joined(own)
 	again := own.Attach("again", own.Conf("red", "shared"))
