@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/tenet-cni/tenet/pkg/etcd"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
@@ -57,7 +58,7 @@ func (a *Agent) told(ctx context.Context, err error) error {
 }
 
 func (a *Agent) note(ctx context.Context, err error) {
-	if errors.Is(err, vnet.ErrUnavailable) && ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if errors.Is(err, vnet.ErrUnavailable) && !etcd.Refused(err) && ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		a.connection(false)
 	}
 }

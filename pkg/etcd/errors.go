@@ -64,6 +64,17 @@ func unsent(err error) bool {
 // answer was lost.
 func Unsure(err error) bool { return err != nil && asRefusal(err) == nil && !unsent(err) }
 
+// Refused reports whether an error of this package's is an answer of etcd's: it was not silent.
+func Refused(err error) bool {
+	_, ok := errors.AsType[answer](err)
+	return ok
+}
+
+// answer marks an error that is one.
+type answer struct{ error }
+
+func (a answer) Unwrap() error { return a.error }
+
 // passing tells that a revision is not there any more (or, after a restore, not yet): a new snapshot may be.
 func passing(err error) bool {
 	return errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, rpctypes.ErrFutureRev)
@@ -83,10 +94,23 @@ func (s *Store) explain(err error) error {
 	if said := err.Error(); strings.Contains(said, "handshake") || strings.Contains(said, "server preface") { // cut off, not refused
 		hint = "see whether the endpoints speak TLS: https, or http?"
 	}
-	if r := asRefusal(err); r != nil {
-		kind, hint = r.kind, strings.NewReplacer("USER", strconv.Quote(s.user), "PREFIX", s.prefix).Replace(r.hint)
+	r := asRefusal(err)
+	if r != nil {
+		kind, hint = r.kind, strings.NewReplacer("USER", s.userText(), "PREFIX", s.prefix).Replace(r.hint)
 	}
-	return vnet.WithHint(fmt.Errorf("%s: %w: %w", s.name, kind, plain(err)), "%s", hint)
+	err = fmt.Errorf("%s: %w: %w", s.name, kind, plain(err))
+	if r != nil {
+		err = answer{err}
+	}
+	return vnet.WithHint(err, "%s", hint)
+}
+
+// userText names the user, who may be the certificate's.
+func (s *Store) userText() string {
+	if s.user == "" {
+		return "of the certificate's common name"
+	}
+	return strconv.Quote(s.user)
 }
 
 // plain takes gRPC's "rpc error: code = ..." off an error's text.
