@@ -183,7 +183,7 @@ func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) er
 	what := text(r)
 	put, err := a.change(ctx, conditions, []clientv3.Op{
 		clientv3.OpPut(prefix+endpointKey(r), what), clientv3.OpPut(prefix+heldEndpointKey(r), what),
-	})
+	}, clientv3.OpGet(prefix+networkKey(r.Ref()), clientv3.WithCountOnly()))
 	if err != nil {
 		return err
 	}
@@ -194,7 +194,10 @@ func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) er
 			a.log.Warn("an endpoint cannot be published: its network or its addresses are not this node's, as etcd has it", "tenant", r.Tenant, "network", r.Network, "endpoint", r.ID)
 		}
 		a.conflicts[r.ID] = fmt.Sprintf("endpoint %s (%s, %s) cannot be published", r.ID, r.Attachment, r.Ref())
-		return fmt.Errorf("%s: %w", a.conflicts[r.ID], errRefused)
+		if put.Responses[0].GetResponseRange().Count == 0 {
+			return fmt.Errorf("%w: %w", errRefused, vnet.NotFoundf("network %s was deleted in the cluster", r.Ref()))
+		}
+		return vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("%s: %w", a.conflicts[r.ID], errRefused))
 	}
 	delete(a.conflicts, r.ID)
 	a.published[r.ID] = published{r, what}
@@ -202,7 +205,7 @@ func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) er
 }
 
 // errRefused is that the cluster does not want an endpoint. It may do later, as when a block comes back: house sees to that.
-var errRefused = vnet.OfKind(vnet.ErrUnavailable, errors.New("its network or its addresses are not this node's, as etcd has it"))
+var errRefused = errors.New("its network or its addresses are not this node's, as etcd has it")
 
 func notRefused(err error) error {
 	if errors.Is(err, errRefused) {

@@ -109,16 +109,18 @@ func attach(ctx context.Context, n *node.Node, r *cni.Request, recorded node.Rec
 	if err := n.Chained(ctx, e); err != nil {
 		return nil, err
 	}
-	tell(ctx, n, e.ID, "tenant", e.Tenant, "network", e.Network)
-	return result, nil
+	return result, tell(ctx, n, e.ID, "tenant", e.Tenant, "network", e.Network)
 }
 
 // tell has the cluster told of the endpoint. What cannot be told now is told later, and is no reason to fail: it is logged,
-// with what else is known of the endpoint.
-func tell(ctx context.Context, n *node.Node, id vnet.EndpointID, known ...any) {
-	if err := n.Publish(ctx, id); err != nil {
-		slog.With(known...).Warn("not yet published to the other nodes", "endpoint", id, "error", err)
+// with what else is known of the endpoint. vnet.ErrNotFound if its network is no more.
+func tell(ctx context.Context, n *node.Node, id vnet.EndpointID, known ...any) error {
+	err := n.Publish(ctx, id)
+	if err == nil || errors.Is(err, vnet.ErrNotFound) {
+		return err
 	}
+	slog.With(known...).Warn("not yet published to the other nodes", "endpoint", id, "error", err)
+	return nil
 }
 
 // delegate has a foreign IPAM plugin choose the addresses, and records them.

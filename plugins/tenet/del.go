@@ -19,6 +19,6 @@ func del(ctx context.Context, n *node.Node, r *cni.Request) error {
 	if err := n.Remove(ctx, id); err != nil {
 		return err
 	}
-	tell(ctx, n, id)
+	_ = tell(ctx, n, id) // of a network that is no more nobody has to be told
 	return nil
 }
