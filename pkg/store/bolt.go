@@ -86,6 +86,9 @@ func (b *Bolt) View(ctx context.Context, fn func(Tx) error) error {
 	})
 }
 
+// leastSpace is what a change may need on the file system, in bytes.
+const leastSpace = 64 << 10
+
 // Writable returns nil if an Update would find the store usable; it changes nothing.
 func (b *Bolt) Writable(ctx context.Context) error {
 	dir := b.dir
@@ -107,6 +110,8 @@ func (b *Bolt) Writable(ctx context.Context) error {
 	const readOnly = 1 // ST_RDONLY of statfs(2); root passes access(2) on some file systems
 	if err := syscall.Statfs(dir, &st); err == nil && st.Flags&readOnly != 0 {
 		return b.unavailable(&os.PathError{Op: "write", Path: dir, Err: syscall.EROFS})
+	} else if err == nil && st.Bfree*uint64(st.Bsize) < leastSpace {
+		return b.unavailable(&os.PathError{Op: "write", Path: dir, Err: syscall.ENOSPC})
 	}
 	return b.View(ctx, func(Tx) error { return nil })
 }
