@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/tenet-cni/tenet/pkg/ipam"
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/store"
@@ -17,7 +19,7 @@ import (
 
 // A node that was one on its own brings along what it has: what is declared there is declared in the cluster, and the
 // blocks that its addresses lie in are claimed. If anything of it is otherwise there already nothing is changed, and all
-// that is in the way is told at once.
+// that is in the way is told at once. So does a member that finds etcd emptied: its store has all that was declared.
 
 // luggage is what a node on its own has.
 type luggage struct {
@@ -33,7 +35,11 @@ type luggage struct {
 
 func (a *Agent) luggage(ctx context.Context) (luggage, error) {
 	var l luggage
-	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+	emptied, err := a.emptied(ctx)
+	if err != nil {
+		return l, err
+	}
+	err = a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
 		serving, err := n.Serving(ctx)
 		if err != nil {
 			return err
@@ -41,7 +47,10 @@ func (a *Agent) luggage(ctx context.Context) (luggage, error) {
 		return n.Store.View(ctx, func(tx store.Tx) error {
 			_, member := store.Member(tx)
 			l = luggage{member: member, legs: map[vnet.ChainRef][]vnet.Leg{}, serving: a.instances(serving, !member)}
-			if !member {
+			if member && emptied {
+				a.log.Error("etcd has nothing of the cluster any more: this node declares anew what it knows of it", "node", a.Name)
+			}
+			if !member || emptied {
 				for _, read := range []func() error{
 					func() error { l.tenants, err = store.All[vnet.Tenant](tx, store.Tenants); return err },
 					func() error { l.networks, err = store.All[vnet.Network](tx, store.Networks); return err },
@@ -53,8 +62,11 @@ func (a *Agent) luggage(ctx context.Context) (luggage, error) {
 					}
 				}
 				for _, c := range l.chains {
-					if l.legs[c.Ref()], err = legsOn(tx, c.Ref(), a.Name); err != nil {
+					if l.legs[c.Ref()], err = store.Legs(tx, c.Ref()); err != nil {
 						return err
+					}
+					if !member {
+						placed(l.legs[c.Ref()], a.Name)
 					}
 				}
 			}
@@ -65,9 +77,21 @@ func (a *Agent) luggage(ctx context.Context) (luggage, error) {
 	return l, err
 }
 
-// legsOn are the legs of a chain of a node on its own as a cluster has them, where that node has a name.
-func legsOn(tx store.Tx, r vnet.ChainRef, me vnet.NodeName) ([]vnet.Leg, error) {
-	legs, err := store.Legs(tx, r)
+// emptied reports whether etcd has neither this node nor any tenant: there is no cluster yet, or what there was is lost.
+func (a *Agent) emptied(ctx context.Context) (bool, error) {
+	prefix := a.etcd.Prefix()
+	got, err := a.etcd.Client().Txn(ctx).Then(
+		clientv3.OpGet(prefix+nodeKey(a.Name), clientv3.WithCountOnly()),
+		clientv3.OpGet(prefix+store.Tenants, clientv3.WithPrefix(), clientv3.WithCountOnly()),
+	).Commit()
+	if err != nil {
+		return false, a.etcd.Error(err)
+	}
+	return got.Responses[0].GetResponseRange().Count+got.Responses[1].GetResponseRange().Count == 0, nil
+}
+
+// placed makes the legs of a chain of a node on its own those that a cluster has, where that node has a name.
+func placed(legs []vnet.Leg, me vnet.NodeName) {
 	for _, leg := range legs {
 		for _, p := range leg.Paths {
 			for h := range p.Hops {
@@ -75,7 +99,6 @@ func legsOn(tx store.Tx, r vnet.ChainRef, me vnet.NodeName) ([]vnet.Leg, error) 
 			}
 		}
 	}
-	return legs, err
 }
 
 // bring declares in the cluster what the node has. The transaction may be one that is not kept.

@@ -218,7 +218,7 @@ func (a *Agent) house(ctx context.Context, stop context.CancelCauseFunc) {
 	if !a.failed(ctx, "read the node's store", err) {
 		a.failed(ctx, "leave tenants", a.leave(ctx, l.tenants))
 	}
-	a.failed(ctx, "forget what was deleted", a.forgetKept(ctx))
+	a.failed(ctx, "forget what was deleted", a.refreshKept(ctx))
 	a.failed(ctx, "tell the switch", a.retell(ctx))
 	if a.away() != nil {
 		return

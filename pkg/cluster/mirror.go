@@ -151,6 +151,9 @@ func (a *Agent) record(tx store.Tx, whole bool, changes map[string][]byte) (node
 			changed, err := a.learn(tx, prefix, key, value)
 			if errors.Is(err, errRecordOf) { // one that cannot be read keeps no other from being followed
 				a.log.Error("a record of the cluster is left out of account", "key", key, "error", err)
+				if errors.Is(err, errUnfit) { // until those have gone whom it does not fit
+					a.kept[key] = true
+				}
 				continue
 			}
 			if err != nil {
@@ -212,6 +215,9 @@ func (a *Agent) learn(tx store.Tx, prefix, key string, value []byte) (bool, erro
 	case store.Networks:
 		return learn(tx, key, value, func(n vnet.Network) (string, error) {
 			_, err := n.Normal()
+			if err == nil {
+				err = fits(tx, n)
+			}
 			return networkKey(n.Ref()), errors.Join(err, n.VNI.Validate())
 		})
 	case store.Groups:
@@ -229,8 +235,13 @@ func (a *Agent) learn(tx store.Tx, prefix, key string, value []byte) (bool, erro
 		if err := store.DecodeShared(key, value, &i); err != nil || store.FunctionAt(i) != key {
 			return false, errors.Join(errRecord(key), err)
 		}
-		if i.Node == a.Name {
-			return false, nil
+		if i.Node == a.Name { // what is of it the cluster's word
+			own, err := store.FindInstance(tx, i.Ref(), i.Container)
+			if errors.Is(err, vnet.ErrNotFound) || err == nil && own.Drained == i.Drained {
+				return false, nil
+			}
+			own.Drained = i.Drained
+			return true, errors.Join(err, store.PutInstance(tx, own))
 		}
 		return true, store.PutElsewhere(tx, i)
 	}
@@ -245,6 +256,26 @@ func (a *Agent) learn(tx store.Tx, prefix, key string, value []byte) (bool, erro
 	}
 	return true, store.GiveZones(tx, tenant)
 }
+
+// fits fails if addresses in use here are not of the network as it is declared: it is another in the name of theirs.
+func fits(tx store.Tx, n vnet.Network) error {
+	stands, err := store.Network(tx, n.Ref())
+	if errors.Is(err, vnet.ErrNotFound) {
+		return nil
+	}
+	used, usedErr := store.HasAddresses(tx, n.Ref())
+	if err := errors.Join(err, usedErr); err != nil || !used {
+		return err
+	}
+	for _, s := range stands.Subnets {
+		if !slices.ContainsFunc(n.Subnets, func(o vnet.Subnet) bool { return o.Prefix == s.Prefix }) {
+			return fmt.Errorf("network %s is declared without subnet %s, of which there are %w", n.Ref(), s.Prefix, errUnfit)
+		}
+	}
+	return nil
+}
+
+var errUnfit = errors.New("addresses in use here")
 
 // learn is that of one kind of record, of which check says what its key is to be and whether it makes sense.
 func learn[T any](tx store.Tx, key string, value []byte, check func(T) (string, error)) (bool, error) {
@@ -298,8 +329,17 @@ func (a *Agent) forget(tx store.Tx, key string) error {
 	return err
 }
 
-// forgetKept forgets what was kept for those who have gone by now.
-func (a *Agent) forgetKept(ctx context.Context) error {
+// refreshKept forgets what was kept for those who have gone by now, and takes over what may have come in its place.
+func (a *Agent) refreshKept(ctx context.Context) error {
+	forgot, err := a.forgetKept(ctx)
+	if err == nil && forgot {
+		err = a.catchUp(ctx)
+	}
+	return err
+}
+
+// forgetKept is refreshKept up to where something was forgotten.
+func (a *Agent) forgetKept(ctx context.Context) (bool, error) {
 	a.order.Lock()
 	defer a.order.Unlock()
 	gone := map[string][]byte{}
@@ -307,7 +347,7 @@ func (a *Agent) forgetKept(ctx context.Context) error {
 		gone[key] = nil
 	}
 	if len(gone) == 0 {
-		return nil
+		return false, nil
 	}
 	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
 		return n.Store.View(ctx, func(tx store.Tx) error { // where nothing can be removed
@@ -316,7 +356,7 @@ func (a *Agent) forgetKept(ctx context.Context) error {
 		})
 	})
 	if err == nil { // and nothing was to be
-		return nil
+		return false, nil
 	}
 	err = a.declare(ctx, false, gone)
 	if err != nil {
@@ -324,7 +364,7 @@ func (a *Agent) forgetKept(ctx context.Context) error {
 			a.kept[key] = true
 		}
 	}
-	return err
+	return true, err
 }
 
 func groupKey(r vnet.GroupRef) string { return store.GroupsOf(r.Tenant) + string(r.Group) }

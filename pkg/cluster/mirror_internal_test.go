@@ -115,7 +115,8 @@ func TestWhatIsDeletedStaysWhileItIsNeeded(t *testing.T) {
 	has(true, "deleted")
 	f.lists()
 	has(true, "not listed")
-	must(t, f.forgetKept(t.Context()))
+	_, err := f.forgetKept(t.Context())
+	must(t, err)
 	has(true, "looked at")
 	if n := strings.Count(f.said.String(), "key=groups/blue/fw"); n != 1 {
 		t.Errorf("it is told of %d times: %s", n, f.said)
@@ -125,7 +126,8 @@ func TestWhatIsDeletedStaysWhileItIsNeeded(t *testing.T) {
 		must(t, err)
 		return store.DeleteEndpoint(tx, e)
 	})
-	must(t, f.forgetKept(t.Context()))
+	_, err = f.forgetKept(t.Context())
+	must(t, err)
 	has(false, "nobody is left")
 }
 

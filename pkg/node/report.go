@@ -147,7 +147,7 @@ func (r *Report) countFunctions(ctx context.Context, n *Node) error {
 	}
 	counts := map[InstanceCount]int{}
 	for _, i := range all {
-		if i.Node == "" {
+		if i.Here {
 			counts[InstanceCount{Tenant: i.Tenant, Group: i.Group, State: i.State}]++
 		}
 	}

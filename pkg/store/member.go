@@ -56,6 +56,12 @@ func Identity(tx Tx, create func() (string, error)) (string, error) {
 	return id, tx.Put(identityKey, []byte(id))
 }
 
+// HasAddresses reports whether an address of the network is in use on this node.
+func HasAddresses(tx Tx, r vnet.Ref) (bool, error) {
+	n, err := count(tx, addressesOf(r))
+	return n > 0, err
+}
+
 // HasEndpoints reports whether an endpoint is in the network, on whatever bridge.
 func HasEndpoints(tx Tx, r vnet.Ref) (bool, error) {
 	n, err := count(tx, EndpointsOf(r))

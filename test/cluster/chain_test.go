@@ -114,7 +114,12 @@ func TestChainAcrossNodesPinsAndPasses(t *testing.T) {
 		return lab.Within(lab.Patience()/40, func() bool { return second.Saw(said)[0] > 0 })
 	})
 	say(first, "stays")
+	lab.Measures(t, w.n2, map[string]float64{`tenet_function_instances{group="fw",state="serves",tenant="blue"}`: 1})
 	w.ctl(w.n1, "function", "drain", "blue/fw/fw2")
+	for _, h := range w.Nodes {
+		lab.Eventually(t, h.Name+" to say that it is drained", func() bool { return strings.Contains(w.ctl(h, "function", "show", "blue/fw/fw2"), "drained") })
+	}
+	lab.Measures(t, w.n2, map[string]float64{`tenet_function_instances{group="fw",state="drained",tenant="blue"}`: 1})
 	before := second.Saw("drained-")
 	for range 20 {
 		w.exchange("udp", w.server.IP4, "drained-")
@@ -122,7 +127,8 @@ func TestChainAcrossNodesPinsAndPasses(t *testing.T) {
 	if after := second.Saw("drained-"); after != before {
 		t.Errorf("a drained function on another node got new connections: %v, before %v", after, before)
 	}
-	w.ctl(w.n3, "function", "undrain", "blue/fw/fw2")
+	w.ctl(w.n2, "function", "undrain", "blue/fw/fw2") // where it is
+	lab.Measures(t, w.n2, map[string]float64{`tenet_function_instances{group="fw",state="serves",tenant="blue"}`: 1})
 	first.In.Link("down")
 	lab.Eventually(t, "the connection to go past the dead function", func() bool {
 		said := lab.PingToken("past")

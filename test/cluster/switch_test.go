@@ -90,7 +90,7 @@ func TestASwitchIsToldLaterWhatItCouldNotBeTold(t *testing.T) {
 		}
 	}
 	var differs []string
-	if !lab.Within(lab.Patience(), func() bool {
+	if !lab.Within(3*lab.Patience(), func() bool { // what is taken over waits for the lock, in turn
 		here, there := storeOf(h), w.records("")
 		legs := func(of map[string]string) map[string]string { return map[string]string{"legs/": of["legs/blue/c"]} }
 		differs = append(diff("it lacks", "it still has", here.wants(h, there), here.knows()), diff("it lacks", "", legs(there), legs(here.records))...)
