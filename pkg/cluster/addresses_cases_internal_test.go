@@ -757,3 +757,24 @@ func TestRemoveTakesAllThatWasTheNodes(t *testing.T) {
 		t.Errorf("left: %v", got)
 	}
 }
+
+// Who comes into a network while that is deleted elsewhere is told so.
+func TestNetworkThatIsDeletedWhileSomebodyComes(t *testing.T) {
+	w := newWorld(t, etcdtest.Start(t), `{"prefix":"10.0.0.0/24"}`)
+	m := w.member(1)
+	d := m.started()
+	d.mustAdd("a", "10.0.0.9")
+	m.mustErase("a")
+	d.follow(d.life)
+	err := w.etcd.Update(t.Context(), Planned(func(tx store.Tx) error { return store.DeleteNetwork(tx, w.net.Ref()) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := m.allocate("b", netip.MustParseAddr("10.0.0.10"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.tell(t.Context(), e.ID); !errors.Is(err, vnet.ErrNotFound) || !strings.Contains(err.Error(), "was deleted in the cluster") {
+		t.Errorf("it is told: %v", err)
+	}
+}
