@@ -137,6 +137,7 @@ func (n *Node) choosePath(ctx context.Context, ref vnet.ChainRef, v tableVisit, 
 	var legs []vnet.Leg
 	var way chosen
 	var zone vnet.Zone
+	var here overlay
 	err := n.Store.View(ctx, func(tx store.Tx) error {
 		tenant, err := store.Tenant(tx, ref.Tenant)
 		if err != nil {
@@ -148,6 +149,9 @@ func (n *Node) choosePath(ctx context.Context, ref vnet.ChainRef, v tableVisit, 
 			return err
 		}
 		zone = e.Zone
+		if here, err = viewPeers(tx, out.From.Bridge); err != nil {
+			return err
+		}
 		legs, err = store.Legs(tx, ref)
 		return err
 	})
@@ -169,11 +173,9 @@ func (n *Node) choosePath(ctx context.Context, ref vnet.ChainRef, v tableVisit, 
 		}
 	}
 	total, active := 0, 0
-	for _, p := range leg.Paths {
+	for _, p := range leg.Chosen(here.here) {
 		total += p.Weight
-		if p.Weight > 0 {
-			active++
-		}
+		active++
 		if p.Weight > way.path.Weight {
 			way.path = p
 		}

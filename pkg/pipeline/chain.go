@@ -246,22 +246,8 @@ func (c chain) complete(p vnet.Path) bool {
 // chosen are the paths that a connection which has none may be given here, with their weights: those of this node's own
 // clients, if there are any. As many as the switch can choose from: the nodes of a cluster together may have more instances.
 func (c chain) chosen(leg vnet.Leg) []vnet.Path {
-	var all, own []vnet.Path
-	for _, p := range leg.Paths {
-		if !c.complete(p) {
-			continue
-		}
-		if p.Weight > 0 {
-			all = append(all, p)
-		}
-		if w := p.At[c.Here]; w > 0 {
-			p.Weight = w
-			own = append(own, p)
-		}
-	}
-	if len(own) > 0 {
-		all = own
-	}
+	leg.Paths = slices.DeleteFunc(slices.Clone(leg.Paths), func(p vnet.Path) bool { return !c.complete(p) })
+	all := leg.Chosen(c.Here)
 	return all[:min(len(all), mostSlots)]
 }
 

@@ -67,6 +67,25 @@ type Leg struct {
 	Blocked GroupName `json:"blocked,omitempty"`
 }
 
+// Chosen are the paths that a new connection of a client on the node may be given, with their weights there: those that are
+// its own clients', if there are any.
+func (l Leg) Chosen(at NodeName) []Path {
+	var all, own []Path
+	for _, p := range l.Paths {
+		if p.Weight > 0 {
+			all = append(all, p)
+		}
+		if w := p.At[at]; w > 0 {
+			p.Weight = w
+			own = append(own, p)
+		}
+	}
+	if len(own) > 0 {
+		return own
+	}
+	return all
+}
+
 const maxNumber = 1<<16 - 1 // of a leg, or an instance
 
 // ValidateLegs reports whether the legs can be those of a chain, as a cluster's nodes tell each other: everything that the

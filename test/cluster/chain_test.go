@@ -187,6 +187,9 @@ func TestLocalFunctionsArePreferred(t *testing.T) {
 		said := w.exchange("udp", w.server.IP4, "near")
 		near.Sees(t, said, 1, 1)
 	}
+	if out := w.ctl(w.n1, "trace", "client", w.server.IP4.String(), "tcp/80"); !strings.Contains(out, "near") || strings.Contains(out, "% of new connections") {
+		t.Errorf("trace goes another way:\n%s", out)
+	}
 	near.In.Link("down")
 	lab.Eventually(t, "the far one to be taken", func() bool {
 		said := w.exchange("udp", w.server.IP4, "far")
