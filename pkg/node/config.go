@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -88,7 +89,10 @@ func LoadConfig(path string) (Config, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&f); err != nil {
-		return c, vnet.Invalidf("node configuration %s: %v", file, err)
+		if strings.HasPrefix(err.Error(), "ParseAddr") { // which says not of what: it is the only address
+			err = fmt.Errorf("vtep: %w: it is an address, without a length", err)
+		}
+		return c, vnet.WithHint(vnet.Invalidf("node configuration %s: %v", file, err), "compare it with conf/tenet.json of the source")
 	}
 	if len(bytes.TrimSpace(text[d.InputOffset():])) > 0 {
 		return c, vnet.Invalidf("node configuration %s: something stands after the JSON object", file)

@@ -88,6 +88,7 @@ func TestConfigurationThatCannotBeHonouredIsRefused(t *testing.T) {
 		{`{"etcd":{"endpoint":[]}}`, `"endpoint"`},
 		{`{"bridge":7}`, "bridge"},
 		{`{"vtep":"node1"}`, "node1"},
+		{`{"vtep":"192.0.2.1/24"}`, "vtep: "},
 		{`{"bridge":"a/b"}`, `bridge "a/b"`},
 		{`{"bridge":"br-0123456789abc"}`, "at most 15"},
 		{`{"dataDir":"data"}`, `dataDir "data"`},
