@@ -20,14 +20,15 @@ import (
 // 3.5 refuse that (etcd pull request 12165).
 type caller struct {
 	members        *members
+	past           *past
 	user, password string
 	token          atomic.Pointer[string]
 	unasked        *string       // the token as long as none has been asked for
 	asking         chan struct{} // holds the one who asks for a token
 }
 
-func newCaller(m *members, user, password string) *caller {
-	c := &caller{members: m, user: user, password: password, unasked: new(string), asking: make(chan struct{}, 1)}
+func newCaller(m *members, p *past, user, password string) *caller {
+	c := &caller{members: m, past: p, user: user, password: password, unasked: new(string), asking: make(chan struct{}, 1)}
 	c.token.Store(c.unasked)
 	return c
 }
@@ -57,6 +58,9 @@ func (c *caller) unary(ctx context.Context, method string, req, reply any, cc *g
 	asked := c.members.ask()
 	err := c.call(ctx, method, req, reply, cc, next, opts...)
 	asked.brought(err)
+	if r, ok := reply.(interface{ GetHeader() *pb.ResponseHeader }); ok && err == nil {
+		c.past.heard(r.GetHeader())
+	}
 	return err
 }
 
@@ -87,6 +91,9 @@ func (c *caller) call(ctx context.Context, method string, req, reply any, cc *gr
 
 // stream begins what watches, or keeps a lease. When that breaks off the client begins it anew, by itself.
 func (c *caller) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if method == pb.Watch_Watch_FullMethodName {
+		c.past.watches()
+	}
 	asked := c.members.ask()
 	s, err := c.begin(ctx, desc, cc, method, next, append(opts, grpc.WaitForReady(false))...) // else no member is ever left for it
 	asked.brought(err)

@@ -30,6 +30,7 @@ type Store struct {
 	prefix string
 	name   string // where it is, for errors
 	user   string
+	past   *past
 }
 
 var _ store.Store = (*Store)(nil)
@@ -47,9 +48,9 @@ func open(c Config, more ...grpc.DialOption) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	members := newMembers(c.Endpoints)
+	members, past := newMembers(c.Endpoints), &past{}
 	settings.Endpoints = members.first()
-	settings.DialOptions = slices.Concat(settings.DialOptions, newCaller(members, c.Username, password).options(), more)
+	settings.DialOptions = slices.Concat(settings.DialOptions, newCaller(members, past, c.Username, password).options(), more)
 	client, err := clientv3.New(settings)
 	if err != nil {
 		return nil, fmt.Errorf("etcd: %w: %w", vnet.ErrInvalid, err)
@@ -58,6 +59,7 @@ func open(c Config, more ...grpc.DialOption) (*Store, error) {
 	return &Store{
 		client: client, prefix: c.prefix(),
 		name: "etcd at " + strings.Join(c.Endpoints, ", "), user: c.Username,
+		past: past,
 	}, nil
 }
 

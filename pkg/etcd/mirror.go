@@ -69,6 +69,7 @@ func (s *Store) follow(ctx context.Context, prefixes []string, connected func(bo
 		return err
 	}
 	connected(true)
+	s.past.mirrored(s.Prefix(), events)
 	if err := apply(ctx, true, events, revision); err != nil {
 		return &applyError{err}
 	}
@@ -116,6 +117,7 @@ func (s *Store) follow(ctx context.Context, prefixes []string, connected func(bo
 			if r.Canceled {
 				return errors.New("the watch ended")
 			}
+			s.past.heard(r.Header)
 			for _, e := range r.Events {
 				event := Event{Key: strings.TrimPrefix(string(e.Kv.Key), s.Prefix()), Revision: e.Kv.ModRevision, Lease: e.Kv.Lease}
 				if e.Type == clientv3.EventTypePut {
@@ -128,6 +130,7 @@ func (s *Store) follow(ctx context.Context, prefixes []string, connected func(bo
 		if len(events) == 0 {
 			continue
 		}
+		s.past.mirrored(s.Prefix(), events)
 		slices.SortStableFunc(events, func(a, b Event) int { return int(a.Revision - b.Revision) })
 		if err := apply(ctx, false, events, latest); err != nil {
 			return &applyError{err}
