@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tenet-cni/tenet/pkg/cluster"
@@ -25,16 +27,21 @@ func serve(ctx context.Context, config node.Config, options cluster.Options, log
 	if !config.Clustered() {
 		return n.RunWith(ctx, log, func(ctx context.Context) { d.open(ctx)(ctx) })
 	}
-	var err error
-	if d.agent, err = cluster.New(config, options, cni.DelegateDel, log); err != nil {
+	agent, err := cluster.New(config, options, cni.DelegateDel, log)
+	if err != nil {
 		return err
 	}
-	d.agent.Tally = n.Tally
-	n.Changed = d.agent.Kick
+	agent.Tally = n.Tally
+	d.agent.Store(agent)
+	n.Changed = func() { d.agent.Load().Kick() }
 	ended := make(chan error, 1)
 	if err := n.RunWith(ctx, log, func(ctx context.Context) {
-		err := d.agent.Run(ctx, d.open(ctx))
+		var doors sync.WaitGroup
+		keep := d.open(ctx)
+		doors.Go(func() { keep(ctx) })
+		err := d.member(ctx)
 		stop()
+		doors.Wait()
 		ended <- err
 	}); err != nil {
 		return err // another tenetd runs
@@ -42,11 +49,35 @@ func serve(ctx context.Context, config node.Config, options cluster.Options, log
 	return <-ended
 }
 
+// member is the node's part in its cluster, by one agent after the other, until ctx ends or the cluster does not want it.
+func (d *daemon) member(ctx context.Context) error {
+	for {
+		agent := d.agent.Load()
+		err := agent.Run(ctx)
+		if !errors.Is(err, cluster.ErrAnew) {
+			return err
+		}
+		for {
+			next, failed := agent.Anew(err)
+			if failed == nil {
+				d.agent.Store(next)
+				break
+			}
+			d.log.Error("begin anew with the cluster", "error", failed, "hint", vnet.Hint(failed)) // such as that a file is being written
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(time.Second):
+			}
+		}
+	}
+}
+
 // daemon is what others see of a running tenetd.
 type daemon struct {
 	node.Config
 
-	agent *cluster.Agent // nil: the node is one on its own
+	agent atomic.Pointer[cluster.Agent] // nil: the node is one on its own
 	tally *node.Tally
 	log   *slog.Logger
 }
@@ -57,11 +88,12 @@ func (d *daemon) answer(ctx context.Context, r socket.Request, reports *reports)
 	case socket.Status:
 		return reports.latest(ctx)
 	case socket.Publish, socket.Need, socket.Declare, socket.Await, socket.CatchUp:
-		if d.agent == nil {
+		agent := d.agent.Load()
+		if agent == nil {
 			return nil, vnet.WithHint(vnet.Invalidf("request %s: this node is one on its own, by the configuration that its tenetd was started with", r.Do),
 				`"etcd": {"endpoints": […]} makes it one of a cluster; then restart tenetd`)
 		}
-		return d.agent.Answer(ctx, r)
+		return agent.Answer(ctx, r)
 	}
 	return nil, vnet.Invalidf("request %q: this tenetd does not know it", r.Do)
 }
@@ -109,11 +141,11 @@ func (d *daemon) report(ctx context.Context) cluster.Report {
 	defer n.Close()
 	n.Tally = d.tally
 	r := cluster.Report{Version: version, Report: n.Report(ctx)}
-	if d.agent != nil {
+	if agent := d.agent.Load(); agent != nil {
 		const soon = 2 * time.Second
 		ctx, cancel := context.WithTimeout(ctx, soon)
 		defer cancel()
-		status := d.agent.Status(ctx)
+		status := agent.Status(ctx)
 		r.Cluster = &status
 	}
 	return r

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -44,10 +45,14 @@ type Agent struct {
 	etcd *etcd.Store
 	me   session
 
-	untold node.Untold     // of what the node's store has by this agent, the switch
-	kept   map[string]bool // by their keys: records that etcd has no more and somebody here still needs. As order says
+	untold   *node.Untold    // of what the node's store has by this agent, the switch
+	regained time.Time       // when a network last came to stand again that was kept; zero: nothing is to be done about it. As order says
+	kept     map[string]bool // by their keys: records that etcd has no more and somebody here still needs. As order says
 
-	life       context.Context //nolint:containedctx // of Run: what a request begins goes on behind it
+	settled chan struct{} // closed when what etcd does not have counts as gone
+	until   time.Time     // others may have not told etcd yet what they have. It is of no account when settled is closed
+
+	life       context.Context //nolint:containedctx // of Run, nil before: what a request begins goes on behind it
 	background sync.WaitGroup
 
 	order  sync.Mutex   // of changes to the records of other nodes, which are made one after the other
@@ -60,6 +65,7 @@ type Agent struct {
 
 	mu        sync.Mutex
 	joined    bool
+	ended     bool             // Run is about to
 	lease     clientv3.LeaseID // 0: etcd knows of none
 	connected bool             // to etcd, as far as is known
 	heardAt   time.Time        // when etcd was last known to answer; at first, when this began
@@ -84,7 +90,9 @@ type Agent struct {
 	taken     revisions                  // of what is declared: it is in the node's store up to there
 	moved     chan struct{}              // closed when taken grows
 
-	kicked chan struct{} // what the cluster is told of may have changed
+	kicked    chan struct{} // what the cluster is told of may have changed
+	unclaimed atomic.Bool   // blocks of this node's may be, which may be claimed by now
+
 	lost   chan struct{} // etcd does not answer
 	unsure chan struct{} // a lease was given up
 	dead   chan vnet.NodeName
@@ -97,10 +105,12 @@ func New(c node.Config, o Options, release func(context.Context, vnet.Endpoint) 
 	if err != nil {
 		return nil, err
 	}
+	settled := make(chan struct{})
+	close(settled)
 	return &Agent{
 		Config: c, Options: o, Release: release, log: log, etcd: s,
 		nodes: map[vnet.NodeName]Record{}, alive: map[vnet.NodeName]bool{}, off: map[vnet.NodeName]bool{}, graced: map[vnet.NodeName]bool{}, silences: map[vnet.NodeName]silence{},
-		kept: map[string]bool{}, tenants: map[vnet.TenantName]*tenant{}, published: map[vnet.EndpointID]published{}, conflicts: map[vnet.EndpointID]string{},
+		untold: &node.Untold{}, settled: settled, kept: map[string]bool{}, tenants: map[vnet.TenantName]*tenant{}, published: map[vnet.EndpointID]published{}, conflicts: map[vnet.EndpointID]string{},
 		failures: map[string]string{}, idle: map[held]time.Time{}, heardAt: time.Now(), taken: revisions{}, moved: make(chan struct{}), kicked: make(chan struct{}, 1), lost: make(chan struct{}, 1),
 		unsure: make(chan struct{}, 1), doubts: make(chan struct{}, 1), dead: make(chan vnet.NodeName),
 	}, nil
@@ -115,16 +125,22 @@ const (
 	callTimeout = 10 * time.Second
 )
 
-// Run is the node's part in the cluster until ctx ends. It returns early only if the cluster does not want the node:
-// vnet.ErrExists says why. What serves those who call Answer and Status goes on beside it, and is waited for.
-func (a *Agent) Run(ctx context.Context, beside func(context.Context)) error {
+// Run is the node's part in the cluster until ctx ends. It returns early only if the cluster does not want the node, of which
+// vnet.ErrExists says why, or with ErrAnew.
+func (a *Agent) Run(ctx context.Context) error {
 	defer a.etcd.Close()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	a.mu.Lock()
 	a.life = ctx
+	a.mu.Unlock()
 	all := &a.background
-	defer all.Wait()
-	all.Go(func() { beside(ctx) })
+	defer func() {
+		a.mu.Lock()
+		a.ended = true // no request comes in any more
+		a.mu.Unlock()
+		all.Wait()
+	}()
 	if err := a.join(ctx); err != nil {
 		stop(err)
 	} else {
@@ -134,7 +150,7 @@ func (a *Agent) Run(ctx context.Context, beside func(context.Context)) error {
 		all.Go(func() { a.guard(ctx) })
 		all.Go(func() { a.bury(ctx) })
 		all.Go(func() { a.collects(ctx) })
-		all.Go(func() { a.asks(ctx) })
+		all.Go(func() { a.asks(ctx, stop) })
 		all.Go(func() { a.watches(ctx) })
 		a.look(ctx, stop)
 	}
@@ -150,7 +166,7 @@ func (a *Agent) fresh(ctx context.Context, fn func(context.Context, *node.Node) 
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	n := node.Open(a.Config, a.Release)
-	n.Tally, n.Untold = a.Tally, &a.untold
+	n.Tally, n.Untold = a.Tally, a.untold
 	defer n.Close()
 	return fn(ctx, n)
 }
@@ -227,7 +243,8 @@ func (a *Agent) house(ctx context.Context, stop context.CancelCauseFunc) {
 	leaving := a.leaving
 	refused := len(a.conflicts) > 0
 	a.mu.Unlock()
-	if refused {
+	if refused || a.settling() {
+		a.unclaimed.Store(true)
 		a.Kick() // whom the cluster did not want it may by now
 	}
 	if !leaving {

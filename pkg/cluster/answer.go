@@ -13,6 +13,17 @@ import (
 
 // Answer does what another program of this node asks of the cluster. It serves while the agent runs.
 func (a *Agent) Answer(ctx context.Context, r socket.Request) (any, error) {
+	a.mu.Lock()
+	if a.life == nil || a.ended {
+		a.mu.Unlock()
+		return nil, errJoins
+	}
+	a.background.Add(1)
+	a.mu.Unlock()
+	defer a.background.Done()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(a.life, func() { cancel(errJoins) })() //nolint:contextcheck // it ends with the agent
 	if r.Do == socket.Await {
 		return nil, a.await(ctx, at(r.Revision, r.Prefixes))
 	}
@@ -56,13 +67,15 @@ func (a *Agent) Answer(ctx context.Context, r socket.Request) (any, error) {
 	return nil, vnet.Invalidf("request %q: this tenetd does not know it", r.Do)
 }
 
+var errJoins = vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, errors.New("the node has not joined its cluster yet")), "does etcd answer? see the log of tenetd")
+
 // away returns why nothing can be asked of etcd now, nil if it can.
 func (a *Agent) away() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
 	case !a.joined:
-		return vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, errors.New("the node has not joined its cluster yet")), "does etcd answer? see the log of tenetd")
+		return errJoins
 	case !a.connected:
 		return vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, errAway), "the node goes on with the networks and addresses that it has")
 	case a.refused != nil:

@@ -82,8 +82,11 @@ func (a *Agent) need(ctx context.Context, net vnet.Network, addrs []netip.Addr, 
 	a.mu.Lock()
 	leaving := a.leaving
 	a.mu.Unlock()
-	if leaving {
+	switch {
+	case leaving:
 		return errLeaves
+	case a.settling():
+		return errSettles
 	}
 	a.needs.Lock()
 	defer a.needs.Unlock()
@@ -176,7 +179,7 @@ func (a *Agent) ahead(ctx context.Context, net vnet.Network) error {
 	a.mu.Lock()
 	leaving := a.leaving
 	a.mu.Unlock()
-	if leaving {
+	if leaving || a.settling() {
 		return nil
 	}
 	a.needs.Lock()
@@ -255,7 +258,9 @@ func (a *Agent) recoverBlocks(ctx context.Context) error {
 	}
 	var errs []error
 	for h := range there {
-		if _, ok := here[h]; !ok { // the node's store was cut off, or is an older one
+		if _, ok := here[h]; !ok && a.settling() {
+			errs = append(errs, a.release(ctx, h))
+		} else if !ok { // the node's store was cut off, or is an older one
 			who, err := a.claim(ctx, h)
 			if errors.Is(err, vnet.ErrNotFound) || err == nil && who != a.Name {
 				err = a.disown(ctx, h)
@@ -267,6 +272,7 @@ func (a *Agent) recoverBlocks(ctx context.Context) error {
 		switch {
 		case b.State == store.Held && !there[h]:
 			errs = append(errs, a.reclaim(ctx, h))
+		case b.State == store.Returning && a.settling(): // returnIdle sees to it
 		case b.State == store.Returning && !there[h]:
 			errs = append(errs, a.drop(ctx, h))
 		case b.State == store.Returning:
@@ -274,6 +280,31 @@ func (a *Agent) recoverBlocks(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// release gives back a block that etcd has of an older time, and the node's store has not.
+func (a *Agent) release(ctx context.Context, h held) error {
+	a.blocks.Lock()
+	defer a.blocks.Unlock()
+	var state store.BlockState
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.View(ctx, func(tx store.Tx) error {
+			var err error
+			state, err = blockState(tx, h)
+			return err
+		})
+	})
+	if err != nil || state != "" { // it was claimed meanwhile
+		return err
+	}
+	key := a.etcd.Prefix() + blockKey(h.ref, h.block)
+	own := a.etcd.Prefix() + heldBlockKey(a.Name, h.ref, h.block)
+	done, err := a.change(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.Value(key), "=", holderText(a.Name))},
+		[]clientv3.Op{clientv3.OpDelete(key), clientv3.OpDelete(own)})
+	if err == nil && !done.Succeeded {
+		err = a.disown(ctx, h)
+	}
+	return err
 }
 
 // disown takes a block out of the list of what this node has that is another's, or nobody's.
@@ -311,6 +342,9 @@ func (a *Agent) reclaim(ctx context.Context, h held) error {
 	}
 	if err != nil || who == a.Name {
 		return err
+	}
+	if a.settling() {
+		return fmt.Errorf("block %s of network %s is node %s's in etcd: %w", h.block, h.ref, who, errSettles)
 	}
 	return a.lose(ctx, h, who)
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -84,24 +85,31 @@ func (a *Agent) overdue() bool {
 	return a.connected && time.Since(a.heardAt) > min(longQuiet, a.Lease/2) // it is asked each third of that
 }
 
-// asks asks etcd, once it has not answered or is overdue, until it does.
-func (a *Agent) asks(ctx context.Context) {
+// asks asks etcd now and then whether it is the one of before and, once it has not answered or is overdue, until it answers.
+func (a *Agent) asks(ctx context.Context, stop context.CancelCauseFunc) {
 	quiet := time.NewTicker(quietPause)
 	defer quiet.Stop()
+	var asked time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-a.lost:
 		case <-quiet.C:
-			if !a.overdue() {
+			if !a.overdue() && time.Since(asked) < longQuiet {
 				continue
 			}
 		}
 		for ctx.Err() == nil {
 			call, cancel := context.WithTimeout(ctx, askWait)
-			_, err := a.etcd.Client().Get(call, a.etcd.Prefix()+nodeKey(a.Name))
+			err := a.etcd.Same(call)
 			cancel()
+			asked = time.Now()
+			if errors.Is(err, etcd.ErrAnother) {
+				a.log.Error("the node begins anew with etcd", "why", err, "hint", "if nobody has restored it, or replaced it, see to which etcd the endpoints lead")
+				stop(fmt.Errorf("%w: %w", ErrAnew, err))
+				return
+			}
 			a.failed(ctx, "ask etcd", a.refusal(err))
 			if err == nil {
 				a.heard()

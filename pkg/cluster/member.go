@@ -311,6 +311,9 @@ func (a *Agent) keepOne(ctx context.Context, lease clientv3.LeaseID) {
 func (a *Agent) again(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	if err := a.etcd.Same(ctx); err != nil { // whoever asks sees to it
+		return a.etcd.Error(err)
+	}
 	if err := a.enter(ctx); err != nil {
 		if !errors.Is(err, vnet.ErrUnavailable) { // else it is etcd that does not answer
 			a.mu.Lock()

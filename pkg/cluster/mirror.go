@@ -33,8 +33,16 @@ var concerns = map[string]node.Concern{store.Groups: node.AllFlows, store.Chains
 
 // mirror keeps what the node has of the cluster's records as they are in etcd, until ctx ends.
 func (a *Agent) mirror(ctx context.Context) {
+	others, cancel := context.WithDeadline(ctx, a.until)
+	defer cancel()
 	for ctx.Err() == nil {
-		err := a.etcd.Mirror(ctx, followed(), a.connection, a.apply)
+		err := a.mirrored(ctx, others.Done(), followed(), a.connection, func(ctx context.Context, whole bool, events []etcd.Event, revision int64) error {
+			err := a.apply(ctx, whole, events, revision)
+			if err == nil && whole {
+				a.settles()
+			}
+			return err
+		})
 		if ctx.Err() == nil {
 			a.log.Error("follow the cluster", "error", err)
 			pause(ctx)
@@ -54,7 +62,7 @@ func (a *Agent) catchUp(ctx context.Context) error {
 		return a.told(ctx, err)
 	}
 	a.hears(true, latest(events))
-	return a.apply(ctx, true, events, revision)
+	return a.apply(ctx, !a.settling(), events, revision)
 }
 
 // apply takes over what has changed in etcd. What fails is tried again with everything, since Mirror begins anew; and what
@@ -166,6 +174,9 @@ func (a *Agent) record(tx store.Tx, whole bool, changes map[string][]byte) (node
 			}
 			concern = max(concern, concerns[prefix])
 			if back {
+				a.regained = time.Now()
+				a.unclaimed.Store(true) // its blocks have gone with it
+				a.Kick()
 				concern = node.AllFlows
 			}
 			if r, ok := networkOf(key); ok { // its endpoints are followed apart from it: some may have come before it

@@ -76,7 +76,7 @@ func (a *Agent) takeOver(ctx context.Context, all ...*news) error {
 		err = a.tellUntold(ctx)
 	}
 	for _, n := range all {
-		if err == nil && n.whole {
+		if err == nil && (n.whole || a.settling()) {
 			n.known()
 		}
 	}
@@ -110,11 +110,19 @@ func (a *Agent) hear(n *news, c *node.OverlayChange) {
 	}
 }
 
-// known says that the switch knows of all endpoints of the tenant.
-func (t *tenant) known() {
+// isKnown reports whether known has been said.
+func (t *tenant) isKnown() bool {
 	select {
 	case <-t.ready:
+		return true
 	default:
+		return false
+	}
+}
+
+// known says that the switch knows of all endpoints of the tenant.
+func (t *tenant) known() {
+	if !t.isKnown() {
 		close(t.ready)
 	}
 }

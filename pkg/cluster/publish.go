@@ -121,6 +121,12 @@ func (a *Agent) follow(ctx context.Context) bool {
 	a.mu.Lock()
 	maps.DeleteFunc(a.conflicts, func(id vnet.EndpointID, _ string) bool { _, ok := l.endpoints[id]; return !ok })
 	a.mu.Unlock()
+	if a.unclaimed.Swap(false) {
+		if a.failed(ctx, "claim blocks again", a.recoverBlocks(ctx)) {
+			a.unclaimed.Store(true)
+			return false
+		}
+	}
 	var errs []error
 	stays := map[vnet.EndpointID]bool{} // in a network that it is no longer in
 	for id, p := range before {

@@ -46,7 +46,7 @@ func (a *Agent) follows(name vnet.TenantName) *tenant {
 	a.tenants[name] = t
 	a.background.Go(func() {
 		for life.Err() == nil {
-			err := a.etcd.Mirror(life, []string{endpointsIn(name)}, nil, func(ctx context.Context, whole bool, events []etcd.Event, _ int64) error {
+			err := a.mirrored(life, a.settled, []string{endpointsIn(name)}, nil, func(ctx context.Context, whole bool, events []etcd.Event, _ int64) error {
 				return a.applyEndpoints(ctx, t, whole, events)
 			})
 			if life.Err() == nil {
@@ -73,7 +73,11 @@ func (a *Agent) vanishedFrom(ctx context.Context, n *node.Node, t *tenant) ([]vn
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		for _, r := range have {
-			if _, ok := t.remote[endpointKey(r)]; !ok || a.off[r.Node] {
+			_, ok := t.remote[endpointKey(r)]
+			if !ok && a.kept[networkKey(r.Ref())] { // nobody can tell of it, nor that it has gone
+				ok = true
+			}
+			if !ok || a.off[r.Node] {
 				gone = append(gone, r)
 			}
 		}
@@ -100,10 +104,19 @@ func (a *Agent) leave(ctx context.Context, here map[vnet.TenantName]bool) error 
 		}
 	}
 	known := map[vnet.TenantName]bool{}
-	for name := range a.tenants {
+	var regained []*tenant
+	for name, t := range a.tenants {
 		known[name] = true
+		if t.isKnown() {
+			regained = append(regained, t)
+		}
 	}
 	a.mu.Unlock()
+	if a.regained.IsZero() || time.Since(a.regained) < settleTime {
+		regained = nil
+	} else {
+		a.regained = time.Time{}
+	}
 	for _, t := range left {
 		t.stop()
 	}
@@ -118,6 +131,11 @@ func (a *Agent) leave(ctx context.Context, here map[vnet.TenantName]bool) error 
 			}
 			return err
 		})
+		for _, t := range regained { // who was in a network that stands again, and has not said so
+			gone, failed := a.vanishedFrom(ctx, n, t)
+			err = errors.Join(err, failed)
+			c.GoneRemotes = append(c.GoneRemotes, gone...)
+		}
 		if err != nil || c.Empty() {
 			return err
 		}
