@@ -65,6 +65,9 @@ func inCluster(c cluster.Status) [][]any {
 		nodes += ", off: " + list(c.Off)
 	}
 	rows := [][]any{{"cluster", state}, {"", nodes}}
+	if c.Denied != nil && c.Denied.Hint != "" {
+		rows = append(rows, []any{"", "hint: " + oneLine(c.Denied.Hint)})
+	}
 	if c.Unpublished > 0 {
 		rows = append(rows, []any{"", plural(c.Unpublished, "endpoint") + " here that others do not know"})
 	}

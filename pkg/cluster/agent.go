@@ -68,6 +68,7 @@ type Agent struct {
 	ended     bool             // Run is about to
 	lease     clientv3.LeaseID // 0: etcd knows of none
 	connected bool             // to etcd, as far as is known
+	denied    *Denial          // nil: etcd takes this node's credentials, as far as is known
 	heardAt   time.Time        // when etcd was last known to answer; at first, when this began
 	pending   time.Time        // since when something from etcd is being taken over; zero: nothing is
 	leaving   bool             // the cluster: an operator asked for it

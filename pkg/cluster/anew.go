@@ -77,3 +77,16 @@ func (a *Agent) settles() {
 		a.log.Info("the cluster has settled: what etcd does not have by now counts as gone")
 	}
 }
+
+// renewed reports whether etcd takes what the files say that the configuration names, as they are now.
+func (a *Agent) renewed(ctx context.Context) bool {
+	s, err := etcd.Open(etcd.Config(a.Etcd))
+	if err != nil {
+		return false
+	}
+	defer s.Close()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err = s.Client().Get(ctx, s.Prefix()+nodeKey(a.Name))
+	return err == nil
+}

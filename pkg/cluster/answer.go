@@ -76,6 +76,8 @@ func (a *Agent) away() error {
 	switch {
 	case !a.joined:
 		return errJoins
+	case a.denied != nil:
+		return vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, errors.New(a.denied.String())), "%s", a.denied.Hint)
 	case !a.connected:
 		return vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, errAway), "the node goes on with the networks and addresses that it has")
 	case a.refused != nil:

@@ -23,6 +23,8 @@ const (
 	askWait    = time.Second
 	quietPause = time.Second // how often is looked whether something is overdue
 	longQuiet  = 3 * time.Second
+	// deniedPause is longer, as etcd takes its time with passwords, and some person has to change something.
+	deniedPause = 2 * time.Second
 )
 
 // heard notes that etcd answers.
@@ -31,6 +33,9 @@ func (a *Agent) heard() { a.connection(true) }
 // connection notes whether etcd answers.
 func (a *Agent) connection(up bool) {
 	a.mu.Lock()
+	if up && a.denied != nil { // it is some connection of before that lives on
+		up = false
+	}
 	was := a.connected
 	a.connected = up
 	if up {
@@ -110,17 +115,55 @@ func (a *Agent) asks(ctx context.Context, stop context.CancelCauseFunc) {
 				stop(fmt.Errorf("%w: %w", ErrAnew, err))
 				return
 			}
-			a.failed(ctx, "ask etcd", a.refusal(err))
+			refusal := a.refusal(err)
+			a.failed(ctx, "ask etcd", refusal)
+			wait := askPause
+			if err == nil || refusal != nil {
+				a.denies(refusal)
+			}
 			if err == nil {
 				a.heard()
 				break
 			}
 			a.connection(false)
+			if refusal != nil {
+				if a.renewed(ctx) {
+					a.log.Info("etcd takes the password and the certificate that the node's files have by now")
+					stop(ErrAnew)
+					return
+				}
+				wait = deniedPause
+			}
 			select {
 			case <-ctx.Done():
-			case <-time.After(askPause):
+			case <-time.After(wait):
 			}
 		}
+	}
+}
+
+// Denial is that etcd does not take what the node shows it, such as its password.
+type Denial struct {
+	Since time.Time `json:"since"`
+	Why   string    `json:"why"`
+	Hint  string    `json:"hint,omitempty"`
+}
+
+func (d *Denial) String() string {
+	return fmt.Sprintf("etcd refuses this node since %s, which goes on with what it has: %s", d.Since.Local().Format(time.DateTime), d.Why)
+}
+
+// denies notes what etcd says of this node's credentials, nil if it takes them.
+func (a *Agent) denies(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case err == nil:
+		a.denied = nil
+	case a.denied == nil:
+		a.denied = &Denial{Since: time.Now(), Why: err.Error(), Hint: vnet.Hint(err)}
+	default:
+		a.denied = &Denial{Since: a.denied.Since, Why: err.Error(), Hint: vnet.Hint(err)}
 	}
 }
 

@@ -29,6 +29,7 @@ type Status struct {
 	// been taken over yet.
 	Lag     float64         `json:"lag"`
 	Refused string          `json:"refused,omitempty"`
+	Denied  *Denial         `json:"denied,omitempty"`
 	Nodes   int             `json:"nodes"`
 	Silent  []vnet.NodeName `json:"silent"` // their tenetd has no lease, and nobody has found out yet that they are off
 	Off     []vnet.NodeName `json:"off"`
@@ -49,7 +50,7 @@ func (a *Agent) Status(ctx context.Context) Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := Status{
-		Node: a.Name, Joined: a.joined, Connected: a.connected, Revision: a.revision, Lag: a.lag().Seconds(), Nodes: len(a.nodes),
+		Node: a.Name, Joined: a.joined, Connected: a.connected, Revision: a.revision, Lag: a.lag().Seconds(), Nodes: len(a.nodes), Denied: a.denied,
 		Silent: []vnet.NodeName{}, Off: []vnet.NodeName{}, Published: len(a.published),
 		Conflicts: slices.AppendSeq([]string{}, maps.Values(a.conflicts)), Failures: maps.Clone(a.failures),
 	}
@@ -94,6 +95,8 @@ func (s Status) Cut() string {
 		return "the cluster does not want this node: " + s.Refused
 	case !s.Joined:
 		return "the node has not joined its cluster yet"
+	case s.Denied != nil:
+		return s.Denied.String()
 	case !s.Connected:
 		return fmt.Sprintf("etcd has not answered for %s: the node goes on with what it has", away)
 	}

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
+	"github.com/tenet-cni/tenet/pkg/etcd/etcdtest"
 	"github.com/tenet-cni/tenet/test/lab"
 )
 
@@ -129,4 +131,46 @@ func TestEtcdLosesEverything(t *testing.T) {
 	c.meet(a, b)
 	c.settled()
 	different(t, a, b, late)
+}
+
+// The password of etcd's user is changed, and then the nodes' files: they go on with it by themselves. Between the two etcd does
+// not take what they say, which stops no traffic and is told everywhere.
+func TestThePasswordIsChanged(t *testing.T) {
+	c := onEtcd(t, lab.NewFleet(t, 2), 1, etcdtest.Auth("/tenet/v1/"))
+	for _, h := range c.Nodes {
+		c.begin(h, map[string]any{"etcd": map[string]any{"endpoints": c.EtcdEndpoints, "username": c.etcd.Username, "passwordFile": c.etcd.PasswordFile}})
+	}
+	for _, h := range c.Nodes {
+		c.joined(h)
+	}
+	n1, n2 := c.Nodes[0], c.Nodes[1]
+	a, b := c.across(n1, n2)
+	c.settled()
+	step := 0
+	unhurt(t, a, b, "the password changed", func(*live) {
+		step++
+		password := fmt.Sprintf("another%d", step)
+		_, err := c.etcd.Client().UserChangePassword(t.Context(), c.etcd.Username, password)
+		lab.Must(t, err)
+		for _, h := range c.Nodes {
+			lab.Measures(t, h, map[string]float64{`tenet_etcd_connected`: 0, `tenet_healthy`: 1})
+			lab.Healthy(t, h, http.StatusOK, "ok\netcd refuses this node since ")
+			out := c.ctl(h, "status")
+			for _, words := range []string{"etcd refuses this node since ", "authentication failed", "hint: check username and passwordFile"} {
+				if !strings.Contains(out, words) {
+					t.Errorf("%s: status does not say %q:\n%s", h.Name, words, out)
+				}
+			}
+		}
+		lab.Must(t, os.WriteFile(c.etcd.PasswordFile, []byte(password+"\n"), 0o600))
+		for _, h := range c.Nodes {
+			lab.Measures(t, h, map[string]float64{`tenet_etcd_connected`: 1, `tenet_etcd_lag_seconds`: 0})
+			lab.Healthy(t, h, http.StatusOK, "ok\n")
+		}
+		c.network(n1, fmt.Sprintf("blue/net%d", step), "--subnet", fmt.Sprintf("10.7.%d.0/24", step))
+		c.settled()
+	})
+	late := n2.Attach("late", webOn(n2))
+	c.meet(a, late)
+	c.settled()
 }
