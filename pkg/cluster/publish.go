@@ -157,8 +157,9 @@ func text(r vnet.Remote) string {
 	return string(text)
 }
 
-// lockPublished lets one at a time tell of an endpoint: what is noted of it is to be in the order in which etcd was told.
-func (a *Agent) lockPublished(id vnet.EndpointID) (unlock func()) {
+// lockPublished lets one at a time tell of an endpoint, until its result is called: what is noted of it is to be in the order
+// in which etcd was told.
+func (a *Agent) lockPublished(id vnet.EndpointID) func() {
 	a.tells.RLock()
 	h := fnv.New32a()
 	h.Write([]byte(id))
