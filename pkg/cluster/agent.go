@@ -75,6 +75,7 @@ type Agent struct {
 	parted    bool             // it has left, and takes no lease again
 	refused   error            // why the cluster does not want this node
 	nodes     map[vnet.NodeName]Record
+	vteps     *claims[vnet.NodeName, Record] // whose they are; nodes are those that it takes over. nil: none was heard of yet
 	alive     map[vnet.NodeName]bool
 	off       map[vnet.NodeName]bool // neither its tenetd nor its address answers
 	graced    map[vnet.NodeName]bool // off, and not for so long that others may have their blocks

@@ -79,10 +79,13 @@ func (a *Agent) apply(ctx context.Context, whole bool, events []etcd.Event, revi
 	if err := a.declare(ctx, whole, changes); err != nil {
 		return err
 	}
-	if err := a.applyNodes(ctx, whole, changes); err != nil {
+	if err := a.applyNodes(ctx, whole, events); err != nil {
 		return err
 	}
 	if err := a.applyOff(ctx, whole, changes); err != nil {
+		return err
+	}
+	if err := a.reconsider(ctx); err != nil {
 		return err
 	}
 	if err := a.tellUntold(ctx); err != nil {

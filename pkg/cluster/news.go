@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/etcd"
@@ -16,7 +17,8 @@ type news struct {
 
 	whole  bool
 	events []etcd.Event
-	done   bool // it was taken over, or err says why not
+	about  map[string]bool // keys of endpoints of which the switch has to know
+	done   bool            // it was taken over, or err says why not
 	err    error
 }
 
@@ -51,12 +53,21 @@ func (a *Agent) applyEndpoints(ctx context.Context, t *tenant, whole bool, event
 func (a *Agent) takeOver(ctx context.Context, all ...*news) error {
 	all = slices.DeleteFunc(slices.Clone(all), func(n *news) bool { return a.gone(n.tenant) })
 	var c node.OverlayChange
-	a.mu.Lock()
-	for _, n := range all {
-		a.hear(n, &c)
-	}
-	a.mu.Unlock()
 	err := a.fresh(ctx, func(ctx context.Context, on *node.Node) error {
+		err := on.Store.View(ctx, func(tx store.Tx) error {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			c = node.OverlayChange{}
+			for _, n := range all {
+				if err := a.hear(tx, n, &c); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 		for _, n := range all {
 			if !n.whole {
 				continue
@@ -84,30 +95,106 @@ func (a *Agent) takeOver(ctx context.Context, all ...*news) error {
 }
 
 // hear notes what has become of the endpoints, and adds it to the change. The agent is locked.
-func (a *Agent) hear(n *news, c *node.OverlayChange) {
-	if n.whole {
-		clear(n.remote)
+func (a *Agent) hear(tx store.Tx, n *news, c *node.OverlayChange) error {
+	is := changed[string, vnet.Remote]{whole: n.whole, written: map[string]written[vnet.Remote]{}}
+	last := map[string]etcd.Event{}
+	for _, e := range n.events {
+		last[e.Key] = e
 	}
-	for key, value := range latest(n.events) {
+	own := n.own
+	if n.whole {
+		n.own = map[string]int{}
+	}
+	for key, e := range last {
 		named, ok := parseEndpoint(key)
-		if !ok || named.Node == a.Name {
+		switch {
+		case !ok:
 			continue
-		}
-		if value == nil {
-			delete(n.remote, key)
-			c.GoneRemotes = append(c.GoneRemotes, named)
+		case named.Node == a.Name && e.Value != nil:
+			n.own[key] = own[key]
+			is.doubted = append(is.doubted, n.claimed(key, e.Value)...)
+			continue
+		case named.Node == a.Name:
+			delete(n.own, key)
+			continue
+		case e.Value == nil:
+			is.gone = append(is.gone, key)
 			continue
 		}
 		var r vnet.Remote
-		if err := store.DecodeShared(key, value, &r); err != nil || endpointKey(r) != key {
+		if err := store.DecodeShared(key, e.Value, &r); err != nil || endpointKey(r) != key {
 			a.log.Error("an endpoint's record makes no sense", "tenant", named.Tenant, "network", named.Network, "endpoint", named.ID, "node", named.Node, "error", err)
+			is.unread = append(is.unread, key)
 			continue
 		}
-		n.remote[key] = r
-		if !a.off[r.Node] {
+		is.written[key] = written[vnet.Remote]{r, e.Revision}
+	}
+	if n.whole {
+		stored, err := store.All[vnet.Remote](tx, store.RemotesIn(n.name))
+		if err != nil {
+			return err
+		}
+		is.before = map[string]vnet.Remote{}
+		for _, r := range stored {
+			is.before[endpointKey(r)] = r
+		}
+	}
+	here := neighbours{tx: tx, bridge: a.Bridge, networks: map[vnet.Ref]neighbourhood{}}
+	n.claims.fits = here.fits
+	touched, refused := n.claims.change(is)
+	if here.err != nil {
+		return here.err
+	}
+	for _, key := range refused {
+		o := n.claims.out[key]
+		a.log.Error("an endpoint's record is left out of account", "tenant", o.record.Tenant, "network", o.record.Network, "endpoint", o.record.ID, "node", o.record.Node,
+			"why", o.why.why, "whose", o.why.whose)
+	}
+	if n.about == nil {
+		n.about = map[string]bool{}
+	}
+	maps.Copy(n.about, touched) // also of before, if this is done again
+	for key := range n.about {
+		if r, ok := n.remote[key]; !ok {
+			named, _ := parseEndpoint(key)
+			c.GoneRemotes = append(c.GoneRemotes, named)
+		} else if !a.off[r.Node] {
 			c.Remotes = append(c.Remotes, r)
 		}
 	}
+	return nil
+}
+
+// claimed are the keys of those that stand and have what an endpoint of this node was published with.
+func (t *tenant) claimed(key string, value []byte) []string {
+	var r vnet.Remote
+	if store.DecodeShared(key, value, &r) != nil {
+		return nil // sayStrangers tells of what is none of this node's
+	}
+	var by []string
+	for _, what := range only(r) {
+		if k, ok := t.claims.whose[what]; ok {
+			by = append(by, k)
+		}
+	}
+	return by
+}
+
+// reconsider takes over what was left out of account and need not be any more, as networks are declared differently, or somebody
+// here has gone. The order is locked.
+func (a *Agent) reconsider(ctx context.Context) error {
+	var all []*news
+	a.mu.Lock()
+	for _, t := range a.tenants {
+		if len(t.claims.out) > 0 {
+			all = append(all, &news{tenant: t})
+		}
+	}
+	a.mu.Unlock()
+	if len(all) == 0 {
+		return nil
+	}
+	return a.takeOver(ctx, all...)
 }
 
 // isKnown reports whether known has been said.

@@ -173,6 +173,9 @@ func (a *Agent) lockPublished(id vnet.EndpointID) func() {
 
 // publish tells the other nodes of an endpoint: if its network stands, and the blocks of its addresses are this node's.
 func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) error {
+	if err := a.makeRoom(ctx, r); err != nil {
+		return err
+	}
 	defer a.lockPublished(r.ID)()
 	prefix := a.etcd.Prefix()
 	conditions := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(prefix+networkKey(r.Ref())), ">", 0)}
@@ -209,6 +212,45 @@ func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) er
 	delete(a.conflicts, r.ID)
 	a.published[r.ID] = published{r, what}
 	return nil
+}
+
+// makeRoom withdraws endpoints that have gone and that had what another has now: as long as they are told of, that one is left
+// out of account by other nodes.
+func (a *Agent) makeRoom(ctx context.Context, r vnet.Remote) error {
+	var had []published
+	a.mu.Lock()
+	for _, p := range a.published {
+		if p.remote.ID != r.ID && overlap(only(p.remote), only(r)) {
+			had = append(had, p)
+		}
+	}
+	a.mu.Unlock()
+	if len(had) == 0 {
+		return nil
+	}
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.View(ctx, func(tx store.Tx) error {
+			var failed error
+			had = slices.DeleteFunc(had, func(p published) bool { // it may have come while this waited
+				e, err := store.Endpoint(tx, p.remote.ID)
+				if err != nil && !errors.Is(err, vnet.ErrNotFound) {
+					failed = err
+				}
+				return err == nil && e.State != vnet.Leaving && overlap(only(e.Publish(a.Name)), only(r))
+			})
+			return failed
+		})
+	})
+	for _, p := range had {
+		if err == nil {
+			err = a.withdraw(ctx, p)
+		}
+	}
+	return err
+}
+
+func overlap(a, b []string) bool {
+	return slices.ContainsFunc(a, func(what string) bool { return slices.Contains(b, what) })
 }
 
 // errRefused is that the cluster does not want an endpoint. It may do later, as when a block comes back: house sees to that.

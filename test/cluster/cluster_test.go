@@ -30,6 +30,7 @@ func newCluster(t *testing.T, n, members int, args ...string) *cluster {
 	t.Helper()
 	c := onEtcd(t, lab.NewFleet(t, n), members)
 	c.neverTwice()
+	c.neverLeftOut()
 	for _, h := range c.Nodes {
 		c.begin(h, nil, args...)
 	}
@@ -37,6 +38,20 @@ func newCluster(t *testing.T, n, members int, args ...string) *cluster {
 		c.joined(h)
 	}
 	return c
+}
+
+// neverLeftOut fails the test if a node takes what another does in good order for a claim to what is not its own. A node that
+// was away for too long has what is another's by now, and says so.
+func (c *cluster) neverLeftOut() {
+	c.t.Cleanup(func() {
+		for h, d := range c.daemons {
+			for line := range strings.Lines(d.Log()) {
+				if strings.Contains(line, "endpoint's record is left out of account") && !strings.Contains(line, `of this node"`) || strings.Contains(line, "node's record is left out of account") {
+					c.t.Errorf("%s: %s", h.Name, line)
+				}
+			}
+		}
+	})
 }
 
 // onEtcd gives a fleet an etcd. Its nodes are not told of it yet.

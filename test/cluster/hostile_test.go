@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,4 +91,96 @@ func TestARecordThatMakesNoSenseEndsNothing(t *testing.T) {
 			t.Errorf("%s: tenetd ends with %d", h.Name, code)
 		}
 	}
+}
+
+// A record in etcd that says an endpoint's or a node's address is another's takes nothing from whose it is, neither when it is
+// written nor when it is deleted: each node says so and leaves it out of account.
+func TestARecordThatSaysAnothersAddressTakesNothing(t *testing.T) {
+	c := onEtcd(t, lab.NewFleet(t, 3), 1)
+	for _, h := range c.Nodes {
+		c.begin(h, nil)
+	}
+	for _, h := range c.Nodes {
+		c.joined(h)
+	}
+	n1, n2, n3 := c.Nodes[0], c.Nodes[1], c.Nodes[2]
+	a, b := c.across(n1, n2)
+	late := n3.Attach("late", webOn(n3))
+	c.meet(a, late)
+	c.settled()
+	client := c.etcd.Client()
+	put := func(key, text string) {
+		t.Helper()
+		_, err := client.Put(t.Context(), etcdPrefix+key, text)
+		lab.Must(t, err)
+	}
+	// heard waits until all nodes have heard of what was done before.
+	marks := 0
+	heard := func() {
+		t.Helper()
+		marks++
+		mark := fmt.Sprintf("blue/mark%d", marks)
+		late.Del()
+		late.Add()
+		c.meet(a, late)
+		c.meet(b, late)
+		c.network(n1, mark, "--subnet", db4)
+		c.ctl(n1, "network", "del", mark)
+	}
+	said := func(h *lab.Host, words ...string) {
+		t.Helper()
+		lab.Eventually(t, h.Name+" to say so of "+strings.Join(words, " "), func() bool {
+			for line := range strings.Lines(c.daemons[h].Log()) {
+				if strings.Contains(line, "is left out of account") && !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	endpoint := func(of *lab.Host, victim *lab.Container, by *lab.Host) (string, string) {
+		t.Helper()
+		for _, text := range c.records("endpoints/blue/web/" + of.Name + "/") {
+			var r vnet.Remote
+			lab.Must(t, json.Unmarshal([]byte(text), &r))
+			if r.Container == victim.ID {
+				r.ID, r.Node, r.Container, r.MAC = "impostor", vnet.NodeName(by.Name), "impostor", vnet.MAC{2, 0, 0, 0, 0, 9}
+				what, err := json.Marshal(r)
+				lab.Must(t, err)
+				return "endpoints/blue/web/" + by.Name + "/impostor", string(what)
+			}
+		}
+		t.Fatalf("%s is not published", victim.ID)
+		return "", ""
+	}
+	for _, i := range []struct {
+		of, by *lab.Host
+		victim *lab.Container
+		says   []*lab.Host
+	}{{n2, n3, b, []*lab.Host{n1, n2}}, {n2, n2, b, []*lab.Host{n1, n3}}, {n1, n2, a, []*lab.Host{n1, n3}}} {
+		key, text := endpoint(i.of, i.victim, i.by)
+		put(key, text)
+		heard()
+		c.meet(a, b)
+		_, err := client.Delete(t.Context(), etcdPrefix+key)
+		lab.Must(t, err)
+		heard()
+		c.meet(a, b)
+		for _, h := range i.says {
+			said(h, "tenant=blue", "network=web", "endpoint=impostor", "node="+i.by.Name, "whose=")
+		}
+		c.settled()
+	}
+	record := c.records("nodes/n2")["nodes/n2"]
+	put("nodes/x", strings.Replace(record, `"name":"n2"`, `"name":"x"`, 1))
+	heard()
+	c.meet(a, b)
+	_, err := client.Delete(t.Context(), etcdPrefix+"nodes/x")
+	lab.Must(t, err)
+	heard()
+	c.meet(a, b)
+	for _, h := range c.Nodes {
+		said(h, "node=x", `whose="node n2"`)
+	}
+	c.settled()
 }
