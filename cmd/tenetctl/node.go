@@ -38,7 +38,8 @@ func newNodeList(a *app) *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List the cluster's nodes", Args: exactly(),
 		Long: `list lists the nodes of the cluster. A node runs; or it is silent: its tenetd has
 not been heard of for some time, but its address answers, so that its traffic goes
-on; or it is off: neither answers; or it leaves.`,
+on; or it is off: neither answers; or it leaves. Of a node whose record in etcd
+cannot be read, as it is damaged or a newer tenet's, list says so and why.`,
 		Example: "  tenetctl node list\n  tenetctl node list -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var nodes []cluster.NodeState
@@ -50,10 +51,19 @@ on; or it is off: neither answers; or it leaves.`,
 			if err != nil {
 				return err
 			}
+			for _, n := range nodes {
+				if n.Problem != "" {
+					fmt.Fprintf(a.err, "tenetctl: node %s: %s\n", n.Name, oneLine(n.Problem))
+				}
+			}
 			return a.print(nodes, func(w io.Writer) {
 				var rows [][]any
 				for _, n := range nodes {
-					rows = append(rows, []any{n.Name, n.State, n.VTEP, n.Encapsulation, n.MTU, n.Endpoints, n.Blocks, n.Functions, n.Version})
+					row := []any{n.Name, n.State, n.VTEP, n.Encapsulation, n.MTU, n.Endpoints, n.Blocks, n.Functions, n.Version}
+					if n.Problem != "" {
+						row[2], row[3], row[4], row[8] = "-", "-", "-", "-"
+					}
+					rows = append(rows, row)
 				}
 				columns(w, []any{"NODE", "STATE", "VTEP", "ENCAPSULATION", "MTU", "ENDPOINTS", "BLOCKS", "FUNCTIONS", "VERSION"}, rows)
 			})
@@ -73,7 +83,10 @@ func newNodeShow(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				view.NodeState = nodes[0]
+				if view.NodeState = nodes[0]; view.Problem != "" {
+					return vnet.WithHint(vnet.OfKind(vnet.ErrCorrupt, fmt.Errorf("node %s: %s", view.Name, view.Problem)),
+						"if it is a newer tenet's, bring this node's up to date; if it is damaged, tenetctl node del %s takes it out of the cluster while it does not run", view.Name)
+				}
 				view.Held, err = cluster.HeldBlocks(ctx, s, view.Name)
 				return err
 			})

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -15,8 +16,9 @@ type NodeState struct {
 	Record
 
 	// State is "runs", "silent" (its tenetd has no lease, but its address answers, or nobody has found out yet), "off"
-	// (neither answers), or "leaves".
+	// (neither answers), "leaves", or "damaged": its record cannot be read, and of that there is no more than the name.
 	State     string `json:"state"`
+	Problem   string `json:"problem,omitempty"` // why its record cannot be read
 	Endpoints int64  `json:"endpoints"`
 	Blocks    int64  `json:"blocks"`
 	Functions int64  `json:"functions"`
@@ -28,14 +30,18 @@ func ListNodes(ctx context.Context, s Authority, name vnet.NodeName) ([]NodeStat
 	err := s.View(ctx, func(tx store.Tx) error {
 		nodes = []NodeState{}
 		return tx.Range(Nodes, func(key string, value []byte) error {
-			var n NodeState
-			if err := store.DecodeShared(key, value, &n.Record); err != nil {
-				return err
-			}
-			if name != "" && n.Name != name {
+			own := vnet.NodeName(strings.TrimPrefix(key, Nodes))
+			if name != "" && own != name {
 				return nil
 			}
+			var n NodeState
+			var err error
+			if n.Record, err = recordOf(key, value); err == nil && n.Name != own {
+				err = vnet.OfKind(vnet.ErrCorrupt, fmt.Errorf("record %s is that of node %s", key, n.Name))
+			}
 			switch {
+			case err != nil:
+				n.Record, n.State, n.Problem = Record{Peer: vnet.Peer{Name: own}}, "damaged", err.Error()
 			case tx.Get(drainKey(n.Name)) != nil:
 				n.State = "leaves"
 			case tx.Get(aliveKey(n.Name)) != nil:

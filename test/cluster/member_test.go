@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"encoding/json"
 	"errors"
+	"maps"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -153,5 +155,42 @@ func TestNodeLeavesInPeace(t *testing.T) {
 	c.known("blue/web")
 	b.Add()
 	c.meet(a, b)
+	c.settled()
+}
+
+// A node's record that cannot be read, as it is damaged or a newer tenet's, is in the way of nobody who asks for others, is
+// shown as what it is, and can be removed.
+func TestANodeWhoseRecordCannotBeReadIsShownAndRemoved(t *testing.T) {
+	c := newCluster(t, 2, 1)
+	h := c.Nodes[0]
+	for name, record := range map[string]string{
+		"damaged": "{", "newer": `{"v":99,"name":"newer","vtep":"192.0.2.77"}`, "other": `{"v":1,"name":"another","vtep":"192.0.2.78"}`,
+	} {
+		_, err := c.etcd.Client().Put(t.Context(), etcdPrefix+"nodes/"+name, record)
+		lab.Must(t, err)
+		var nodes []struct{ Name, State string }
+		said, list, _ := strings.Cut(c.ctl(h, "node", "list", "-o", "json"), "[")
+		if want := "tenetctl: node " + name + ": record nodes/" + name; !strings.Contains(said, want) {
+			t.Errorf("it does not say %q: %s", want, said)
+		}
+		lab.Must(t, json.Unmarshal([]byte("["+list), &nodes))
+		states := map[string]string{}
+		for _, n := range nodes {
+			states[n.Name] = n.State
+		}
+		if want := map[string]string{name: "damaged", "n1": "runs", "n2": "runs"}; !maps.Equal(states, want) {
+			t.Errorf("there are %v, not %v", states, want)
+		}
+		if out := c.ctl(h, "node", "show", "n2"); !strings.Contains(out, "192.0.2.12") {
+			t.Error(out)
+		}
+		if out, err := h.Tenetctl("node", "show", name); err == nil || !strings.Contains(out, "record nodes/"+name) || !strings.Contains(out, "hint: ") {
+			t.Errorf("%v: %s", err, out)
+		}
+		c.ctl(h, "node", "del", name)
+		if left := c.records("nodes/" + name); len(left) > 0 {
+			t.Errorf("there still is %v", left)
+		}
+	}
 	c.settled()
 }
