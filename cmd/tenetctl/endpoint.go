@@ -108,7 +108,9 @@ these are as many as this node leads to.`,
 					return err
 				}
 				others, err := a.elsewhere(ctx, n, prefix)
-				endpoints = append(endpoints, others...)
+				for _, r := range others {
+					endpoints = append(endpoints, viewEndpointElsewhere(r))
+				}
 				return err
 			})
 			if err != nil {
@@ -125,15 +127,10 @@ these are as many as this node leads to.`,
 }
 
 // elsewhere are the endpoints of other nodes whose keys begin with the prefix.
-func (a *app) elsewhere(ctx context.Context, n *node.Node, prefix string) ([]endpointView, error) {
-	var views []endpointView
-	view := func(remotes []vnet.Remote, err error) error {
-		views = nil
-		for _, r := range remotes {
-			if r.Node != n.Name {
-				views = append(views, viewEndpointElsewhere(r))
-			}
-		}
+func (a *app) elsewhere(ctx context.Context, n *node.Node, prefix string) ([]vnet.Remote, error) {
+	var others []vnet.Remote
+	read := func(remotes []vnet.Remote, err error) error {
+		others = slices.DeleteFunc(remotes, func(r vnet.Remote) bool { return r.Node == n.Name })
 		return err
 	}
 	s, err := etcd.Open(etcd.Config(n.Etcd))
@@ -144,15 +141,15 @@ func (a *app) elsewhere(ctx context.Context, n *node.Node, prefix string) ([]end
 	const patience = 3 * time.Second
 	asked, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	err = s.View(asked, func(tx store.Tx) error { return view(store.All[vnet.Remote](tx, prefix)) })
+	err = s.View(asked, func(tx store.Tx) error { return read(store.All[vnet.Remote](tx, prefix)) })
 	if !errors.Is(err, vnet.ErrUnavailable) {
-		return views, err
+		return others, err
 	}
-	fmt.Fprintf(a.err, "tenetctl: etcd does not answer: of other nodes those are listed that this node leads to: %s\n", oneLine(err.Error()))
+	fmt.Fprintf(a.err, "tenetctl: etcd does not answer: of other nodes' endpoints those are known that this node leads to: %s\n", oneLine(err.Error()))
 	err = n.Store.View(ctx, func(tx store.Tx) error {
-		return view(store.All[vnet.Remote](tx, store.Remotes+strings.TrimPrefix(prefix, store.Endpoints)))
+		return read(store.All[vnet.Remote](tx, store.Remotes+strings.TrimPrefix(prefix, store.Endpoints)))
 	})
-	return views, err
+	return others, err
 }
 
 func viewEndpointElsewhere(r vnet.Remote) endpointView {
@@ -172,10 +169,13 @@ of what it sent and why, and how its port, link, addresses, routes and flows
 differ from what they should be. tenetctl sync repairs most of that.
 
 Counters start when the endpoint's flows are written, and lag a second behind.
-Without a switch that answers there is only the record.`,
+Without a switch that answers there is only the record.
+
+Of an endpoint of another node it shows what the cluster knows of it, as etcd has
+it or, where that does not answer, this node.`,
 		Example: "  tenetctl endpoint show 4f2c\n  tenetctl endpoint show 4f2c/eth0 -o json\n  tenetctl endpoint show blue/web/10.0.0.2",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.onEndpoint(cmd.Context(), args[0], func(ctx context.Context, n *node.Node, e vnet.Endpoint) error {
+			return a.onAnyEndpoint(cmd.Context(), args[0], func(ctx context.Context, n *node.Node, e vnet.Endpoint) error {
 				d := endpointDetails{endpointView: viewEndpoint(e), Differences: []string{}}
 				differs, err := n.Check(ctx, e)
 				if err == nil {
@@ -191,7 +191,14 @@ Without a switch that answers there is only the record.`,
 				if err != nil {
 					d.Problem = oneLine(err.Error())
 				}
+				if n.Clustered() {
+					d.Node = n.Name
+				}
 				return a.print(d, func(w io.Writer) { showEndpoint(w, d) })
+			}, func(_ context.Context, _ *node.Node, r vnet.Remote) error {
+				d := endpointDetails{endpointView: viewEndpointElsewhere(r), Differences: []string{}}
+				d.Problem = fmt.Sprintf("it is on node %s: tenetctl endpoint show %s there tells the rest", r.Node, r.ID)
+				return a.print(d, func(w io.Writer) { showEndpointElsewhere(w, d) })
 			})
 		},
 	}
@@ -305,6 +312,20 @@ func showEndpoint(w io.Writer, d endpointDetails) {
 	case len(d.Differences) == 0:
 		fmt.Fprintln(w, "everything stands as recorded")
 	}
+}
+
+// showEndpointElsewhere writes what there is of an endpoint of another node.
+func showEndpointElsewhere(w io.Writer, d endpointDetails) {
+	columns(w, nil, [][]any{
+		{"endpoint", d.ID},
+		{"attachment", d.attachment()},
+		{"network", d.ref()},
+		{"state", d.State},
+		{"addresses", list(d.Addresses)},
+		{"mac", d.MAC},
+		{"node", d.Node},
+	})
+	fmt.Fprintf(w, "\n%s\n", d.Problem)
 }
 
 // first labels the first of several lines.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,6 +24,22 @@ func findEndpoint(tx store.Tx, text string) (vnet.Endpoint, error) {
 	if err != nil {
 		return vnet.Endpoint{}, err
 	}
+	return named(all, text, func(e vnet.Endpoint) vnet.Endpoint { return e })
+}
+
+// findRemote is the same of endpoints of other nodes.
+func findRemote(all []vnet.Remote, text string) (vnet.Remote, error) {
+	return named(all, text, endpointOf)
+}
+
+// endpointOf is what an endpoint of another node has of those that are here.
+func endpointOf(r vnet.Remote) vnet.Endpoint {
+	return vnet.Endpoint{Attachment: r.Attachment, ID: r.ID, Tenant: r.Tenant, Network: r.Network, MAC: r.MAC, Addrs: r.Addrs}
+}
+
+// named returns the one of them that text names.
+func named[E any](all []E, text string, view func(E) vnet.Endpoint) (E, error) {
+	var none E
 	ref, addr, placed := parsePlace(text)
 	// The first of these that fits any endpoint decides.
 	for _, fits := range []func(vnet.Endpoint) bool{
@@ -32,7 +49,7 @@ func findEndpoint(tx store.Tx, text string) (vnet.Endpoint, error) {
 		func(e vnet.Endpoint) bool { return e.Container == text },
 		func(e vnet.Endpoint) bool { return text != "" && strings.HasPrefix(e.Attachment.String(), text) },
 	} {
-		found := slices.DeleteFunc(slices.Clone(all), func(e vnet.Endpoint) bool { return !fits(e) })
+		found := slices.DeleteFunc(slices.Clone(all), func(e E) bool { return !fits(view(e)) })
 		switch len(found) {
 		case 0:
 		case 1:
@@ -40,12 +57,12 @@ func findEndpoint(tx store.Tx, text string) (vnet.Endpoint, error) {
 		default:
 			var names []vnet.Attachment
 			for _, e := range found {
-				names = append(names, e.Attachment)
+				names = append(names, view(e).Attachment)
 			}
-			return vnet.Endpoint{}, vnet.WithHint(vnet.Invalidf("%q may be any of %d endpoints", text, len(found)), "say which: %s", list(names[:min(len(names), 5)]))
+			return none, vnet.WithHint(vnet.Invalidf("%q may be any of %d endpoints", text, len(found)), "say which: %s", list(names[:min(len(names), 5)]))
 		}
 	}
-	return vnet.Endpoint{}, vnet.WithHint(vnet.NotFoundf("no endpoint %q", text), "name it by %s; see tenetctl endpoint list", endpointNames)
+	return none, vnet.WithHint(vnet.NotFoundf("no endpoint %q", text), "name it by %s; see tenetctl endpoint list", endpointNames)
 }
 
 // parsePlace parses TENANT/NETWORK/ADDRESS.
@@ -58,8 +75,15 @@ func parsePlace(text string) (vnet.Ref, netip.Addr, bool) {
 	return vnet.Ref{Tenant: vnet.TenantName(parts[0]), Network: vnet.NetworkName(parts[1])}, addr, err == nil
 }
 
-// endpoint reads the endpoint that text names, and calls fn with it.
+// onEndpoint reads the endpoint that text names, and calls fn with it. One of another node is an error that says of which.
 func (a *app) onEndpoint(ctx context.Context, text string, fn func(context.Context, *node.Node, vnet.Endpoint) error) error {
+	return a.onAnyEndpoint(ctx, text, fn, func(_ context.Context, _ *node.Node, r vnet.Remote) error {
+		return vnet.WithHint(vnet.NotFoundf("endpoint %s (%s, %s) is not on this node but on node %s", r.ID, r.Attachment, r.Ref(), r.Node), "run this on node %s", r.Node)
+	})
+}
+
+// onAnyEndpoint calls elsewhere if it is of another node.
+func (a *app) onAnyEndpoint(ctx context.Context, text string, here func(context.Context, *node.Node, vnet.Endpoint) error, elsewhere func(context.Context, *node.Node, vnet.Remote) error) error {
 	return a.on(ctx, func(ctx context.Context, n *node.Node) error {
 		var e vnet.Endpoint
 		err := n.Store.View(ctx, func(tx store.Tx) error {
@@ -67,10 +91,21 @@ func (a *app) onEndpoint(ctx context.Context, text string, fn func(context.Conte
 			e, err = findEndpoint(tx, text)
 			return err
 		})
+		if err == nil {
+			return here(ctx, n, e)
+		}
+		if !errors.Is(err, vnet.ErrNotFound) || !n.Clustered() {
+			return err
+		}
+		remotes, err := a.elsewhere(ctx, n, store.Endpoints)
 		if err != nil {
 			return err
 		}
-		return fn(ctx, n, e)
+		r, err := findRemote(remotes, text)
+		if err != nil {
+			return err
+		}
+		return elsewhere(ctx, n, r)
 	})
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -45,6 +46,9 @@ knows it, of an endpoint or not. The packet goes where the container's kernel
 would send it: in its own subnet to the owner's MAC, else to the router's; if
 nobody in its subnet has the address, the question for it (ARP, neighbour
 solicitation) is what is traced.
+
+In a cluster FROM is an endpoint of this node, as only its switch can tell. TO may
+be on another.
 
 A packet that a chain leads is followed from function to function. Which path a
 new connection gets is chance, by the weights: the likeliest is shown. That of a
@@ -117,6 +121,15 @@ func target(tx store.Tx, from vnet.Endpoint, text string, source netip.Addr) (ne
 		}
 	}
 	to, err := findEndpoint(tx, text)
+	if errors.Is(err, vnet.ErrNotFound) { // of those of other nodes this one knows its tenants'
+		remotes, failed := store.All[vnet.Remote](tx, store.Remotes)
+		if failed != nil {
+			return netip.Addr{}, notes, failed
+		}
+		if r, found := findRemote(remotes, text); !errors.Is(found, vnet.ErrNotFound) {
+			to, err = endpointOf(r), found
+		}
+	}
 	if ref, addr, placed := parsePlace(text); placed {
 		if err != nil { // nobody has it; the network may still be there
 			if _, err := store.Network(tx, ref); err != nil {

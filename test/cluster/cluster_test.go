@@ -222,3 +222,43 @@ func TestContainersAtOnceUseANetworkUp(t *testing.T) {
 		}
 	}
 }
+
+// An endpoint of another node is shown on any, with its node, whether etcd answers or not; a packet is traced to it, and from
+// it where it is.
+func TestAnEndpointOfAnotherNodeIsShown(t *testing.T) {
+	c := newCluster(t, 2, 1)
+	n1, n2 := c.Nodes[0], c.Nodes[1]
+	a, b := c.across(n1, n2)
+	shown := func() {
+		t.Helper()
+		for _, name := range []string{b.ID, b.ID + "/eth0", "blue/web/" + b.IP4.String()} {
+			out := c.ctl(n1, "endpoint", "show", name)
+			for _, words := range []string{b.ID + "/eth0", "blue/web", b.IP4.String(), b.IP6.String(), b.MAC.String(), "it is on node n2"} {
+				if !strings.Contains(out, words) {
+					t.Errorf("of %s it does not say %q: %s", name, words, out)
+				}
+			}
+		}
+		if out := c.ctl(n1, "endpoint", "show", b.ID, "-o", "json"); !strings.Contains(out, `"node": "n2"`) {
+			t.Errorf("there is no node in %s", out)
+		}
+		for _, args := range [][]string{{"trace", b.ID, a.ID}, {"endpoint", "del", b.ID}} {
+			out, err := n1.Tenetctl(args...)
+			if err == nil || !strings.Contains(out, "is not on this node but on node n2") || !strings.Contains(out, "hint: run this on node n2") {
+				t.Errorf("%v: %v: %s", args, err, out)
+			}
+		}
+		if out := c.ctl(n1, "trace", a.ID, b.ID); !strings.Contains(out, "to "+b.IP4.String()+": ") || !strings.Contains(out, "handed to another node") {
+			t.Errorf("a packet to it is traced to %s", out)
+		}
+		if out, err := n1.Tenetctl("endpoint", "show", "nobody"); err == nil || !strings.Contains(out, `no endpoint "nobody"`) {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	shown()
+	c.settled()
+	c.etcdDies()
+	shown()
+	c.etcdLives()
+	c.settled()
+}
