@@ -54,7 +54,7 @@ func different(t *testing.T, all ...*lab.Container) {
 // is declared from then on and of each other's containers. Nothing is lost of the traffic of those that came after the
 // snapshot, which etcd knows nothing of.
 func TestEtcdIsRestored(t *testing.T) {
-	c := onEtcd(t, lab.NewFleet(t, 3), 1)
+	c := onEtcd(t, lab.NewFleet(t, 3), 3)
 	for _, h := range c.Nodes {
 		c.begin(h, nil)
 	}
