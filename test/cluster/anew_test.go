@@ -102,8 +102,8 @@ func TestEtcdIsRestored(t *testing.T) {
 	}
 }
 
-// An etcd that has lost everything knows no networks. Those that somebody is in stay where they are, and traffic between nodes
-// goes on, until they are declared again: then all is as before.
+// An etcd that has lost everything is told it by the nodes, while they run on and traffic between them goes on. To declare once
+// more what was there changes nothing.
 func TestEtcdLosesEverything(t *testing.T) {
 	c := onEtcd(t, lab.NewFleet(t, 2), 1)
 	for _, h := range c.Nodes {
