@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -103,13 +102,8 @@ func TestContainersComeAndGoWithoutTenetd(t *testing.T) {
 	}
 }
 
-// outage is how long etcd is away: ten seconds, or, if TENET_LONG is set, longer than every lease and time-out.
-func outage() time.Duration {
-	if os.Getenv("TENET_LONG") != "" {
-		return time.Minute
-	}
-	return 10 * time.Second
-}
+// outage is how long etcd is away: longer than every lease and time-out.
+const outage = time.Minute
 
 // A cluster whose etcd is dead forwards: not a datagram is lost when it dies, while it is dead, nor when it is back, and
 // containers come and go meanwhile. They do so on a third node: on the userspace datapath a link that comes or goes on a
@@ -120,10 +114,10 @@ func TestEtcdDiesUnderTraffic(t *testing.T) {
 	elsewhere := c.Nodes[2].Container("elsewhere")
 	elsewhere.Conf = c.Nodes[2].Conf("blue", "web")
 	elsewhere.Add()
-	unhurt(t, a, b, fmt.Sprintf("etcd dead for %s", outage()), func(*live) {
+	unhurt(t, a, b, fmt.Sprintf("etcd dead for %s", outage), func(*live) {
 		c.etcdDies()
 		rounds := 0
-		for end := time.Now().Add(outage()); time.Now().Before(end); rounds++ {
+		for end := time.Now().Add(outage); time.Now().Before(end); rounds++ {
 			elsewhere.Del()
 			elsewhere.Add()
 		}
