@@ -146,8 +146,9 @@ func (a *Agent) putFunctions(tx store.Tx, want map[string]vnet.Instance) error {
 		return err
 	}
 	a.mu.Lock()
-	back := a.unplanned || tx.Get(offKey(a.Name)) != nil // it was off, and its functions serve again
+	back := a.unplanned
 	a.mu.Unlock()
+	back = back || tx.Get(offKey(a.Name)) != nil // it was off, and its functions serve again
 	if err := errors.Join(tx.Delete(offKey(a.Name)), tx.Delete(graceKey(a.Name))); err != nil {
 		return err
 	}

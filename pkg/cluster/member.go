@@ -73,7 +73,7 @@ func (a *Agent) tryJoin(ctx context.Context) error {
 		return a.putFunctions(tx, brings.serving) // with its chains, which else led past them for a moment
 	}))
 	if err != nil && brings.member && !errors.Is(err, vnet.ErrUnavailable) {
-		a.failed(ctx, "tell the cluster of functions", err) // and again later
+		a.log.Error("the cluster cannot be told of functions yet", "error", err, "hint", vnet.Hint(err)) // and is later
 		err = a.etcd.Update(ctx, a.comeBack)
 	}
 	if err != nil {

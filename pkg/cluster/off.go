@@ -59,55 +59,53 @@ func (a *Agent) declareOff(ctx context.Context, name vnet.NodeName) error {
 	// First the grace, as off without it is at its end. Of several who find the node off one has the last word about it, and
 	// only that one says off.
 	mine := fmt.Sprintf("%s %x", a.Name, lease.ID)
-	notOff := clientv3.Compare(clientv3.CreateRevision(prefix+offKey(name)), "=", 0)
 	_, err = c.Txn(ctx).If(
-		notOff,
+		clientv3.Compare(clientv3.CreateRevision(prefix+offKey(name)), "=", 0),
 		clientv3.Compare(clientv3.CreateRevision(prefix+aliveKey(name)), "=", 0),
 		clientv3.Compare(clientv3.CreateRevision(prefix+nodeKey(name)), ">", 0),
 	).Then(clientv3.OpPut(prefix+graceKey(name), mine, clientv3.WithLease(lease.ID))).Commit()
 	if err != nil {
 		return a.told(ctx, err)
 	}
-	is := false
-	err = a.planned(ctx, func(tx store.Tx) error {
-		is = tx.Get(aliveKey(name)) == nil && tx.Get(reachedKey(name)) == nil && tx.Get(offKey(name)) == nil && tx.Get(nodeKey(name)) != nil &&
+	off, err := a.planned(ctx, func(tx store.Tx) (bool, error) {
+		is := tx.Get(aliveKey(name)) == nil && tx.Get(reachedKey(name)) == nil && tx.Get(offKey(name)) == nil && tx.Get(nodeKey(name)) != nil &&
 			string(tx.Get(graceKey(name))) == mine
 		if !is {
-			return nil
+			return false, nil
 		}
-		return tx.Put(offKey(name), []byte(a.Name))
-	}, func(tx store.Tx) error {
-		if !is {
-			return nil
-		}
-		return planFor(tx, name)
-	})
+		return true, tx.Put(offKey(name), []byte(a.Name))
+	}, func(tx store.Tx) error { return planFor(tx, name) })
 	if err != nil {
 		a.note(ctx, err)
 		return err
 	}
-	if is {
+	if off {
 		a.log.Warn("a node is off: neither its tenetd nor its address answers", "node", name)
 		return nil
 	}
-	_, err = c.Txn(ctx).If(notOff, clientv3.Compare(clientv3.Value(prefix+graceKey(name)), "=", mine)).Then(clientv3.OpDelete(prefix + graceKey(name))).Commit()
+	_, err = c.Revoke(ctx, lease.ID) // with the grace, unless that is another's by now
 	return a.told(ctx, err)
 }
 
-// planned makes a change and decides in its transaction on the chains that follow from it. That one of these cannot be decided
-// on keeps no node from being off, or from coming back: then the change is made without.
-func (a *Agent) planned(ctx context.Context, change, plan func(store.Tx) error) error {
-	err := a.etcd.Update(ctx, func(tx store.Tx) error {
-		if err := change(tx); err != nil {
-			return err
-		}
-		return plan(tx)
-	})
-	if err == nil || errors.Is(err, vnet.ErrUnavailable) || ctx.Err() != nil {
-		return err
+// planned makes a change and, if there is one, decides in its transaction on the chains that follow from it. That one of these
+// cannot be decided on keeps no node from being off: then the change is made without. It reports whether it was made.
+func (a *Agent) planned(ctx context.Context, change func(store.Tx) (bool, error), plan func(store.Tx) error) (bool, error) {
+	made := false
+	update := func(plan func(store.Tx) error) error {
+		return a.etcd.Update(ctx, func(tx store.Tx) error {
+			var err error
+			if made, err = change(tx); err != nil || !made {
+				return err
+			}
+			return plan(tx)
+		})
 	}
-	a.failed(ctx, "decide on chains", err)
-	return a.etcd.Update(ctx, change)
+	err := update(plan)
+	if err != nil && !errors.Is(err, vnet.ErrUnavailable) && ctx.Err() == nil {
+		a.log.Error("a chain cannot be led past a node that is off", "error", err, "hint", vnet.Hint(err))
+		err = update(func(store.Tx) error { return nil })
+	}
+	return made, err
 }
 
 const minGrace = time.Second
