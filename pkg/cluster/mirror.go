@@ -113,8 +113,17 @@ func (a *Agent) retell(ctx context.Context) error {
 // latest is what each key has come to.
 func latest(events []etcd.Event) map[string][]byte {
 	last := make(map[string][]byte, len(events))
+	for key, e := range lastOf(events) {
+		last[key] = e.Value
+	}
+	return last
+}
+
+// lastOf is the last event of each key.
+func lastOf(events []etcd.Event) map[string]etcd.Event {
+	last := make(map[string]etcd.Event, len(events))
 	for _, e := range events {
-		last[e.Key] = e.Value
+		last[e.Key] = e
 	}
 	return last
 }

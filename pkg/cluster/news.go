@@ -97,15 +97,11 @@ func (a *Agent) takeOver(ctx context.Context, all ...*news) error {
 // hear notes what has become of the endpoints, and adds it to the change. The agent is locked.
 func (a *Agent) hear(tx store.Tx, n *news, c *node.OverlayChange) error {
 	is := changed[string, vnet.Remote]{whole: n.whole, written: map[string]written[vnet.Remote]{}}
-	last := map[string]etcd.Event{}
-	for _, e := range n.events {
-		last[e.Key] = e
-	}
 	own := n.own
 	if n.whole {
 		n.own = map[string]int{}
 	}
-	for key, e := range last {
+	for key, e := range lastOf(n.events) {
 		named, ok := parseEndpoint(key)
 		switch {
 		case !ok:

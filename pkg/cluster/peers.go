@@ -57,11 +57,7 @@ func (a *Agent) hearNodes(whole bool, events []etcd.Event, stored []vnet.Peer) (
 	for _, p := range stored {
 		news.before[p.Name] = Record{Peer: p}
 	}
-	last := map[string]etcd.Event{}
-	for _, e := range events {
-		last[e.Key] = e
-	}
-	for key, e := range last {
+	for key, e := range lastOf(events) {
 		text, ok := strings.CutPrefix(key, Nodes)
 		if !ok {
 			continue

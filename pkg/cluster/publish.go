@@ -218,9 +218,10 @@ func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) er
 // out of account by other nodes.
 func (a *Agent) makeRoom(ctx context.Context, r vnet.Remote) error {
 	var had []published
+	wants := only(r)
 	a.mu.Lock()
 	for _, p := range a.published {
-		if p.remote.ID != r.ID && overlap(only(p.remote), only(r)) {
+		if p.remote.ID != r.ID && p.remote.Ref() == r.Ref() && overlap(only(p.remote), wants) {
 			had = append(had, p)
 		}
 	}
@@ -236,7 +237,7 @@ func (a *Agent) makeRoom(ctx context.Context, r vnet.Remote) error {
 				if err != nil && !errors.Is(err, vnet.ErrNotFound) {
 					failed = err
 				}
-				return err == nil && e.State != vnet.Leaving && overlap(only(e.Publish(a.Name)), only(r))
+				return err == nil && e.State != vnet.Leaving && overlap(only(e.Publish(a.Name)), wants)
 			})
 			return failed
 		})
