@@ -122,6 +122,18 @@ func (s *etcdSays) says(times int, words ...string) {
 	}
 }
 
+// ways are those in which a node hears of the same changes.
+var ways = map[string]func(*etcdSays, []etcd.Event){
+	"one by one": func(s *etcdSays, all []etcd.Event) {
+		for _, e := range all {
+			s.tells(e)
+		}
+	},
+	"at once": func(s *etcdSays, all []etcd.Event) { s.tells(all...) },
+	"listed":  func(s *etcdSays, _ []etcd.Event) { s.lists() },
+	"begun":   func(s *etcdSays, _ []etcd.Event) { s.begins() },
+}
+
 // An endpoint that has what is another's is left out of account, is told of once, and neither coming nor going changes
 // anything for that one, whatever is listed anew meanwhile, by this tenetd or another.
 func TestAnEndpointThatHasAnothersAddressIsLeftOut(t *testing.T) {
@@ -221,16 +233,7 @@ func TestEndpointsThatChangePlacesAreFollowed(t *testing.T) {
 			return []etcd.Event{s.gone("n2", "e"), s.endpoint("n2", "g", 5), s.gone("n2", "g"), s.endpoint("n2", "e", 5)}, []string{"n2/e 10.1.0.5", "n3/f 10.1.0.6"}
 		},
 	} {
-		for how, hear := range map[string]func(*etcdSays, []etcd.Event){
-			"one by one": func(s *etcdSays, all []etcd.Event) {
-				for _, e := range all {
-					s.tells(e)
-				}
-			},
-			"at once": func(s *etcdSays, all []etcd.Event) { s.tells(all...) },
-			"listed":  func(s *etcdSays, _ []etcd.Event) { s.lists() },
-			"begun":   func(s *etcdSays, _ []etcd.Event) { s.begins() },
-		} {
+		for how, hear := range ways {
 			t.Run(what+" "+how, func(t *testing.T) {
 				s := newEtcdSays(t)
 				s.tells(s.endpoint("n2", "e", 5), s.endpoint("n3", "f", 6))
@@ -323,16 +326,7 @@ func TestNodesThatChangeAddressesAreFollowed(t *testing.T) {
 			return []etcd.Event{s.node("n2", 9), s.node("n3", 2), s.node("n2", 3)}, []string{"n2 192.0.2.3", "n3 192.0.2.2"}
 		},
 	} {
-		for how, hear := range map[string]func(*etcdSays, []etcd.Event){
-			"one by one": func(s *etcdSays, all []etcd.Event) {
-				for _, e := range all {
-					s.tells(e)
-				}
-			},
-			"at once": func(s *etcdSays, all []etcd.Event) { s.tells(all...) },
-			"listed":  func(s *etcdSays, _ []etcd.Event) { s.lists() },
-			"begun":   func(s *etcdSays, _ []etcd.Event) { s.begins() },
-		} {
+		for how, hear := range ways {
 			t.Run(what+" "+how, func(t *testing.T) {
 				s := newEtcdSays(t)
 				s.tells(s.node("n1", 1), s.node("n2", 2), s.node("n3", 3))

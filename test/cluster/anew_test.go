@@ -55,12 +55,7 @@ func different(t *testing.T, all ...*lab.Container) {
 // snapshot, which etcd knows nothing of.
 func TestEtcdIsRestored(t *testing.T) {
 	c := onEtcd(t, lab.NewFleet(t, 3), 3)
-	for _, h := range c.Nodes {
-		c.begin(h, nil)
-	}
-	for _, h := range c.Nodes {
-		c.joined(h)
-	}
+	c.start()
 	n1, n2, n3 := c.Nodes[0], c.Nodes[1], c.Nodes[2]
 	c.network(n1, "blue/web", "--subnet", web4, "--subnet", web6)
 	goes := n2.Attach("goes", n2.Conf("blue", "web"))
@@ -106,12 +101,7 @@ func TestEtcdIsRestored(t *testing.T) {
 // more what was there changes nothing.
 func TestEtcdLosesEverything(t *testing.T) {
 	c := onEtcd(t, lab.NewFleet(t, 2), 1)
-	for _, h := range c.Nodes {
-		c.begin(h, nil)
-	}
-	for _, h := range c.Nodes {
-		c.joined(h)
-	}
+	c.start()
 	n1, n2 := c.Nodes[0], c.Nodes[1]
 	a, b := c.across(n1, n2)
 	c.settled()
@@ -140,9 +130,7 @@ func TestThePasswordIsChanged(t *testing.T) {
 	for _, h := range c.Nodes {
 		c.begin(h, map[string]any{"etcd": map[string]any{"endpoints": c.EtcdEndpoints, "username": c.etcd.Username, "passwordFile": c.etcd.PasswordFile}})
 	}
-	for _, h := range c.Nodes {
-		c.joined(h)
-	}
+	c.allJoined()
 	n1, n2 := c.Nodes[0], c.Nodes[1]
 	a, b := c.across(n1, n2)
 	c.settled()

@@ -48,6 +48,15 @@ func (w led) exchange(network string, to netip.Addr, what string) string {
 	return said
 }
 
+// leads waits until the chain leads the client's datagrams, and the answers, through the function.
+func (w led) leads(f *lab.Watched) {
+	w.t.Helper()
+	lab.Eventually(w.t, "the chain to lead", func() bool {
+		said := w.exchange("udp", w.server.IP4, "leads")
+		return lab.Within(lab.Patience()/40, func() bool { return f.Saw(said) == [2]int{1, 1} })
+	})
+}
+
 // Functions of one chain are on nodes of their own, its client and its server on others: each sees each packet once, and
 // the answers in the other order, whatever kind of traffic it is.
 func TestChainAcrossNodes(t *testing.T) {
@@ -92,10 +101,7 @@ func TestChainAcrossNodesPinsAndPasses(t *testing.T) {
 	w.ctl(w.n1, "group", "add", "blue/fw", "--on-failure", "open")
 	first := lab.Watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges())
 	w.lead("fw")
-	lab.Eventually(t, "the chain to lead", func() bool {
-		said := w.exchange("udp", w.server.IP4, "first")
-		return lab.Within(lab.Patience()/40, func() bool { return first.Saw(said) == [2]int{1, 1} })
-	})
+	w.leads(first)
 	conn, err := w.client.Connect("tcp", netip.AddrPortFrom(w.server.IP4, 80))
 	lab.Must(t, err)
 	defer conn.Close()
@@ -204,10 +210,7 @@ func TestChainGoesOnWithoutANode(t *testing.T) {
 	w.ctl(w.n1, "group", "add", "blue/fw")
 	lost := lab.Watch(w.n3.Function("lost", webOn(w.n3), "fw", 100).Bridges())
 	w.lead("fw")
-	lab.Eventually(t, "the chain to lead", func() bool {
-		said := w.exchange("udp", w.server.IP4, "first")
-		return lab.Within(lab.Patience()/40, func() bool { return lost.Saw(said) == [2]int{1, 1} })
-	})
+	w.leads(lost)
 	kept := lab.Watch(w.n2.Function("kept", webOn(w.n2), "fw", 1).Bridges())
 	w.n3.PowerOff()
 	lab.Eventually(t, "the node to be off", func() bool { return strings.Contains(w.ctl(w.n1, "node", "list"), "off") })
@@ -233,20 +236,13 @@ func TestPathsOfOtherNodesConnectionsStand(t *testing.T) {
 	fw := lab.Watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges())
 	ids := lab.Watch(w.n3.Function("ids1", webOn(w.n3), "ids", 0).Bridges())
 	w.lead("fw")
-	leads := func(f *lab.Watched) {
-		t.Helper()
-		lab.Eventually(t, "the chain to lead", func() bool {
-			said := w.exchange("udp", w.server.IP4, "leads")
-			return lab.Within(lab.Patience()/40, func() bool { return f.Saw(said) == [2]int{1, 1} })
-		})
-	}
-	leads(fw)
+	w.leads(fw)
 	conn, err := w.client.Connect("tcp", netip.AddrPortFrom(w.server.IP4, 80))
 	lab.Must(t, err)
 	defer conn.Close()
 	lab.Must(t, lab.Say(conn, lab.PingToken("first")))
 	w.lead("ids")
-	leads(ids)
+	w.leads(ids)
 	paths := func() int { return strings.Count(w.records("legs/")["legs/blue/c"], `"group":"fw"`) }
 	lab.Eventually(t, "nodes to tell of their connections", func() bool {
 		uses := w.records("path-use/")
@@ -271,10 +267,7 @@ func TestAChainIsWhereItsTenantIs(t *testing.T) {
 	w.ctl(w.n1, "group", "add", "blue/fw")
 	fw := lab.Watch(w.n2.Function("fw1", webOn(w.n2), "fw", 0).Bridges())
 	w.lead("fw")
-	lab.Eventually(t, "the chain to lead", func() bool {
-		said := w.exchange("udp", w.server.IP4, "first")
-		return lab.Within(lab.Patience()/40, func() bool { return fw.Saw(said) == [2]int{1, 1} })
-	})
+	w.leads(fw)
 	w.settled()
 	inChains := func() int {
 		n := 0

@@ -31,12 +31,7 @@ func newCluster(t *testing.T, n, members int, args ...string) *cluster {
 	c := onEtcd(t, lab.NewFleet(t, n), members)
 	c.neverTwice()
 	c.neverLeftOut()
-	for _, h := range c.Nodes {
-		c.begin(h, nil, args...)
-	}
-	for _, h := range c.Nodes {
-		c.joined(h)
-	}
+	c.start(args...)
 	return c
 }
 
@@ -72,6 +67,22 @@ func (c *cluster) begin(h *lab.Host, keys map[string]any, args ...string) {
 	c.t.Helper()
 	h.WriteConfig(keys)
 	c.daemons[h] = h.BeginTenetd(args...)
+}
+
+// start begins all nodes, as usual, and waits until they have joined.
+func (c *cluster) start(args ...string) {
+	c.t.Helper()
+	for _, h := range c.Nodes {
+		c.begin(h, nil, args...)
+	}
+	c.allJoined()
+}
+
+func (c *cluster) allJoined() {
+	c.t.Helper()
+	for _, h := range c.Nodes {
+		c.joined(h)
+	}
 }
 
 // joined waits until the node's tenetd has joined the cluster.

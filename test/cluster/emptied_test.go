@@ -27,14 +27,7 @@ func TestAnEmptiedEtcdIsFilledByItsNodes(t *testing.T) {
 	w.ctl(w.n1, "group", "add", "blue/fw")
 	fw := lab.Watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges())
 	w.lead("fw")
-	led := func() {
-		t.Helper()
-		lab.Eventually(t, "the chain to lead", func() bool {
-			said := w.exchange("udp", w.server.IP4, "led")
-			return lab.Within(lab.Patience()/40, func() bool { return fw.Saw(said) == [2]int{1, 1} })
-		})
-	}
-	led()
+	w.leads(fw)
 	a, b := w.across(w.n1, w.n2)
 	w.settled()
 	networks := w.ctl(w.n1, "network", "list", "-o", "yaml")
@@ -43,9 +36,7 @@ func TestAnEmptiedEtcdIsFilledByItsNodes(t *testing.T) {
 	for _, h := range w.Nodes {
 		w.restart(h)
 	}
-	for _, h := range w.Nodes {
-		w.joined(h)
-	}
+	w.allJoined()
 	w.settled()
 	lost, silence := l.end()
 	t.Logf("etcd emptied: %d datagrams lost, nothing for %s", lost, silence)
@@ -55,7 +46,7 @@ func TestAnEmptiedEtcdIsFilledByItsNodes(t *testing.T) {
 	if now := w.ctl(w.n1, "network", "list", "-o", "yaml"); now != networks {
 		t.Errorf("networks were\n%s\nand are\n%s", networks, now)
 	}
-	led()
+	w.leads(fw)
 	late := w.n2.Attach("late", webOn(w.n2))
 	w.meet(late, a)
 	w.settled()

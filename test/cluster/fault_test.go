@@ -212,9 +212,7 @@ func TestNodeStartsWithoutEtcd(t *testing.T) {
 	late := c.Nodes[0].Attach("late", c.Nodes[0].Conf("blue", "web"))
 	a.Reaches(late.IP4)
 	c.etcdLives()
-	for _, h := range c.Nodes {
-		c.joined(h)
-	}
+	c.allJoined()
 	c.meet(late, b)
 	lost, silence := l.end()
 	t.Logf("both switches restarted: %d datagrams lost, nothing for %s", lost, silence)

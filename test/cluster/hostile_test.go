@@ -20,14 +20,7 @@ func TestARecordThatMakesNoSenseEndsNothing(t *testing.T) {
 	w.ctl(w.n1, "group", "add", "blue/fw")
 	first := lab.Watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges())
 	w.lead("fw")
-	leads := func(f *lab.Watched) {
-		t.Helper()
-		lab.Eventually(t, "the chain to lead", func() bool {
-			said := w.exchange("udp", w.server.IP4, "leads")
-			return lab.Within(lab.Patience()/40, func() bool { return f.Saw(said) == [2]int{1, 1} })
-		})
-	}
-	leads(first)
+	w.leads(first)
 	w.settled()
 
 	const key = "legs/blue/c"
@@ -65,15 +58,13 @@ func TestARecordThatMakesNoSenseEndsNothing(t *testing.T) {
 		w.daemons[h].Terminate()
 		w.restart(h)
 	}
-	for _, h := range w.Nodes {
-		w.joined(h)
-	}
+	w.allJoined()
 	said()
 	for _, h := range w.Nodes {
 		late := h.Attach("late-"+h.Name, webOn(h))
 		lab.Eventually(t, late.ID+" to reach the server", func() bool { return late.Pings(w.server.IP4, "-W1") })
 	}
-	leads(first)
+	w.leads(first)
 	for range 10 {
 		said := lab.PingToken("on")
 		lab.Must(t, w.client.Exchange("tcp", netip.AddrPortFrom(w.server.IP4, 80), said))
@@ -84,7 +75,7 @@ func TestARecordThatMakesNoSenseEndsNothing(t *testing.T) {
 	_, err = w.etcd.Client().Delete(t.Context(), etcdPrefix+"networks/red/web")
 	lab.Must(t, err)
 	second := lab.Watch(w.n2.Function("fw2", webOn(w.n2), "fw", 100).Bridges())
-	leads(second)
+	w.leads(second)
 	w.settled()
 	for _, h := range w.Nodes {
 		if code := w.daemons[h].End(syscall.SIGTERM); code != 0 {
@@ -97,12 +88,7 @@ func TestARecordThatMakesNoSenseEndsNothing(t *testing.T) {
 // written nor when it is deleted: each node says so and leaves it out of account.
 func TestARecordThatSaysAnothersAddressTakesNothing(t *testing.T) {
 	c := onEtcd(t, lab.NewFleet(t, 3), 1)
-	for _, h := range c.Nodes {
-		c.begin(h, nil)
-	}
-	for _, h := range c.Nodes {
-		c.joined(h)
-	}
+	c.start()
 	n1, n2, n3 := c.Nodes[0], c.Nodes[1], c.Nodes[2]
 	a, b := c.across(n1, n2)
 	late := n3.Attach("late", webOn(n3))

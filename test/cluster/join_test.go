@@ -69,9 +69,7 @@ func TestJoinsAnEtcdWithCertificatesAndUsers(t *testing.T) {
 		}
 	}
 	c.begin(n3, access(nil))
-	for _, h := range c.Nodes {
-		c.joined(h)
-	}
+	c.allJoined()
 	c.network(n3, "blue/web", "--subnet", web4, "--subnet", web6)
 	var all []*lab.Container
 	for i, h := range c.Nodes {
@@ -460,15 +458,7 @@ func TestContainersComeWhileTheirNodeJoins(t *testing.T) {
 	come(all[4 : 1+many])
 	c.joined(own)
 	come(all[1+many:])
-	has := map[netip.Addr]string{}
-	for _, e := range all {
-		for _, a := range []netip.Addr{e.IP4, e.IP6} {
-			if who, twice := has[a]; twice {
-				t.Errorf("%s has %s, which is %s's", e.ID, a, who)
-			}
-			has[a] = e.ID
-		}
-	}
+	different(t, all...)
 	for _, e := range all {
 		if e.Host == own {
 			lab.Eventually(t, "the other node to reach "+e.ID, func() bool { return all[len(all)-1].Pings(e.IP4) })

@@ -18,12 +18,7 @@ func TestTheNarrowestUnderlayCounts(t *testing.T) {
 	c := onEtcd(t, lab.NewFleet(t, 3), 1)
 	n2 := c.Nodes[1]
 	n2.Narrow(underlay)
-	for _, h := range c.Nodes {
-		c.begin(h, nil)
-	}
-	for _, h := range c.Nodes {
-		c.joined(h)
-	}
+	c.start()
 	c.network(n2, "blue/web", "--subnet", web4, "--subnet", web6)
 	for _, h := range c.Nodes {
 		lab.Eventually(t, h.Name+" to know all nodes", func() bool { return strings.Contains(fmt.Sprint(h.Records()), `"leastMTU":1400`) || h == n2 })
@@ -104,9 +99,7 @@ func TestEncapsulations(t *testing.T) {
 			for _, h := range c.Nodes {
 				c.begin(h, map[string]any{"vtep": vtep(h), "encapsulation": wants[h]})
 			}
-			for _, h := range c.Nodes {
-				c.joined(h)
-			}
+			c.allJoined()
 			c.network(c.Nodes[0], "blue/web", "--subnet", web4, "--subnet", web6, "--multicast")
 			var all []*lab.Container
 			wires := map[*lab.Host]*lab.Capture{}
