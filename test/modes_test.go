@@ -114,16 +114,7 @@ func TestChainModeRewritingProxy(t *testing.T) {
 		f.In.Sh("ip", "rule", "add", "from", f.In.IP4.String(), "lookup", "101")
 		return f
 	})
-	l := proxy.In.Listen(8080)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go proxied(c, proxy.Out, w.to(false))
-		}
-	}()
+	lab.Accept(proxy.In.Listen(8080), func(c net.Conn) { proxied(c, proxy.Out, w.to(false)) })
 	w.server.Tell(81)
 	w.lead("proxy", "ids")
 	tk := lab.PingToken("proxied")
@@ -139,7 +130,6 @@ func TestChainModeRewritingProxy(t *testing.T) {
 
 // proxied carries bytes between a connection and one to the server, from the function's egress address.
 func proxied(c net.Conn, from *lab.Container, to netip.AddrPort) {
-	defer c.Close()
 	s, err := from.ConnectFrom("tcp", from.IP4, to)
 	if err != nil {
 		return

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tenet-cni/tenet/test/lab"
 )
 
 // What is said is always the same: the client sends and closes its half, the server answers with how much that was. A
@@ -63,21 +65,12 @@ func (w *world) listen(n namespace, port int, answer func(net.Conn)) error {
 		return err
 	}
 	w.servers = append(w.servers, l)
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go answer(conn)
-		}
-	}()
+	lab.Accept(l, answer)
 	return nil
 }
 
-// respond leaves it to the client to notice what goes wrong.
+// respond leaves it to the client to notice what goes wrong. Who calls it closes the connection.
 func respond(conn net.Conn) {
-	defer conn.Close() //nolint:errcheck // see above
 	buf := make([]byte, writeSize)
 	var got uint64
 	for {

@@ -91,18 +91,7 @@ func echo(t *testing.T, netns string, at netip.AddrPort) {
 		return err
 	}))
 	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				_, _ = io.Copy(conn, conn)
-			}()
-		}
-	}()
+	lab.Accept(l, func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
 }
 
 func TestFleetPartsAndHeals(t *testing.T) {

@@ -43,20 +43,11 @@ func (c *Container) Tell(port uint16) {
 			_, _ = udp.WriteTo(answer(b[:n], from), from)
 		}
 	}()
-	go func() {
-		for {
-			conn, err := tcp.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close() //nolint:errcheck // the peer sees
-				question := make([]byte, 16)
-				n, _ := conn.Read(question)
-				_, _ = conn.Write(answer(question[:n], conn.RemoteAddr()))
-			}()
-		}
-	}()
+	Accept(tcp, func(conn net.Conn) {
+		question := make([]byte, 16)
+		n, _ := conn.Read(question)
+		_, _ = conn.Write(answer(question[:n], conn.RemoteAddr()))
+	})
 }
 
 // Ask asks a service of Tell with n bytes, from a source port, 0 for any.

@@ -32,18 +32,7 @@ func (c *Container) Echo(port uint16) {
 			_, _ = udp.WriteTo(b[:n], from)
 		}
 	}()
-	go func() {
-		for {
-			conn, err := tcp.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close() //nolint:errcheck // the peer sees
-				_, _ = io.Copy(conn, conn)
-			}()
-		}
-	}()
+	Accept(tcp, func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
 }
 
 // Connect opens a connection ("tcp", "udp") to a service of Echo.

@@ -24,11 +24,9 @@ func (c *Container) Listen(port uint16) net.Listener {
 	return l
 }
 
-// Serve answers TCP connections to port, of both families, with the container's id and then what comes in, until the
-// test ends.
-func (c *Container) Serve(port uint16) {
-	c.tb.Helper()
-	l := c.Listen(port)
+// Accept serves each connection that comes in beside the others, and closes it, until the listener is closed. It returns at
+// once.
+func Accept(l net.Listener, serve func(net.Conn)) {
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -37,11 +35,20 @@ func (c *Container) Serve(port uint16) {
 			}
 			go func() {
 				defer conn.Close() //nolint:errcheck // the peer sees
-				_, _ = conn.Write([]byte(c.ID + "\n"))
-				_, _ = io.Copy(conn, conn)
+				serve(conn)
 			}()
 		}
 	}()
+}
+
+// Serve answers TCP connections to port, of both families, with the container's id and then what comes in, until the
+// test ends.
+func (c *Container) Serve(port uint16) {
+	c.tb.Helper()
+	Accept(c.Listen(port), func(conn net.Conn) {
+		_, _ = conn.Write([]byte(c.ID + "\n"))
+		_, _ = io.Copy(conn, conn)
+	})
 }
 
 // Dial opens a TCP connection from a source port, 0 for any, and returns it with the id of who answered.
