@@ -126,11 +126,13 @@ these are as many as this node leads to.`,
 	return cmd
 }
 
-// elsewhere are the endpoints of other nodes whose keys begin with the prefix.
+// elsewhere are the endpoints of other nodes whose keys begin with the prefix. Of what cannot be read it tells.
 func (a *app) elsewhere(ctx context.Context, n *node.Node, prefix string) ([]vnet.Remote, error) {
 	var others []vnet.Remote
-	read := func(remotes []vnet.Remote, err error) error {
-		others = slices.DeleteFunc(remotes, func(r vnet.Remote) bool { return r.Node == n.Name })
+	var unread []error
+	read := func(tx store.Tx, prefix string) error {
+		var err error
+		others, unread, err = store.Readable[vnet.Remote](tx, prefix)
 		return err
 	}
 	s, err := etcd.Open(etcd.Config(n.Etcd))
@@ -141,15 +143,15 @@ func (a *app) elsewhere(ctx context.Context, n *node.Node, prefix string) ([]vne
 	const patience = 3 * time.Second
 	asked, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	err = s.View(asked, func(tx store.Tx) error { return read(store.All[vnet.Remote](tx, prefix)) })
-	if !errors.Is(err, vnet.ErrUnavailable) {
-		return others, err
+	err = s.View(asked, func(tx store.Tx) error { return read(tx, prefix) })
+	if errors.Is(err, vnet.ErrUnavailable) {
+		fmt.Fprintf(a.err, "tenetctl: etcd does not answer: of other nodes' endpoints those are known that this node leads to: %s\n", oneLine(err.Error()))
+		err = n.Store.View(ctx, func(tx store.Tx) error { return read(tx, store.Remotes+strings.TrimPrefix(prefix, store.Endpoints)) })
 	}
-	fmt.Fprintf(a.err, "tenetctl: etcd does not answer: of other nodes' endpoints those are known that this node leads to: %s\n", oneLine(err.Error()))
-	err = n.Store.View(ctx, func(tx store.Tx) error {
-		return read(store.All[vnet.Remote](tx, store.Remotes+strings.TrimPrefix(prefix, store.Endpoints)))
-	})
-	return others, err
+	for _, what := range unread {
+		fmt.Fprintf(a.err, "tenetctl: left out: %s\n", oneLine(what.Error()))
+	}
+	return slices.DeleteFunc(others, func(r vnet.Remote) bool { return r.Node == n.Name }), err
 }
 
 func viewEndpointElsewhere(r vnet.Remote) endpointView {

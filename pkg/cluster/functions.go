@@ -162,6 +162,13 @@ func (a *Agent) putFunctions(tx store.Tx, want map[string]vnet.Instance) error {
 	if err != nil {
 		return err
 	}
+	a.mu.Lock()
+	for key := range a.echoes.texts {
+		if !have[key] {
+			have[key] = false // it is there, and the index does not lead there
+		}
+	}
+	a.mu.Unlock()
 	for key := range have {
 		if _, ok := want[key]; !ok {
 			errs = append(errs, tx.Delete(key), tx.Delete(index+strings.TrimPrefix(key, store.Functions)))
@@ -170,10 +177,16 @@ func (a *Agent) putFunctions(tx store.Tx, want map[string]vnet.Instance) error {
 	for key, i := range want {
 		var stands vnet.Instance
 		if value := tx.Get(key); value != nil {
-			if err := store.DecodeShared(key, value, &stands); err != nil {
+			err := store.DecodeShared(key, value, &stands)
+			switch {
+			case errors.Is(err, vnet.ErrCorrupt): // nobody but this node puts it right
+				stands = vnet.Instance{}
+				errs = append(errs, tx.Delete(key))
+			case err != nil:
 				return err
+			default:
+				i.Drained = stands.Drained
 			}
-			i.Drained = stands.Drained
 		}
 		if stands != i || back {
 			errs = append(errs, store.Save(tx, key, i))

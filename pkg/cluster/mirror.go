@@ -76,6 +76,7 @@ func (a *Agent) apply(ctx context.Context, whole bool, events []etcd.Event, revi
 	}
 	a.mu.Unlock()
 	changes := latest(events)
+	a.hearFunctions(whole, changes)
 	if err := a.declare(ctx, whole, changes); err != nil {
 		return err
 	}

@@ -97,21 +97,17 @@ func (a *Agent) takeOver(ctx context.Context, all ...*news) error {
 // hear notes what has become of the endpoints, and adds it to the change. The agent is locked.
 func (a *Agent) hear(tx store.Tx, n *news, c *node.OverlayChange) error {
 	is := changed[string, vnet.Remote]{whole: n.whole, written: map[string]written[vnet.Remote]{}}
-	own := n.own
 	if n.whole {
-		n.own = map[string]int{}
+		clear(n.own.texts)
 	}
 	for key, e := range lastOf(n.events) {
 		named, ok := parseEndpoint(key)
 		switch {
 		case !ok:
 			continue
-		case named.Node == a.Name && e.Value != nil:
-			n.own[key] = own[key]
-			is.doubted = append(is.doubted, n.claimed(key, e.Value)...)
-			continue
 		case named.Node == a.Name:
-			delete(n.own, key)
+			n.own.hear(key, e.Value)
+			is.doubted = append(is.doubted, n.claimed(key, e.Value)...)
 			continue
 		case e.Value == nil:
 			is.gone = append(is.gone, key)
@@ -165,7 +161,7 @@ func (a *Agent) hear(tx store.Tx, n *news, c *node.OverlayChange) error {
 func (t *tenant) claimed(key string, value []byte) []string {
 	var r vnet.Remote
 	if store.DecodeShared(key, value, &r) != nil {
-		return nil // sayStrangers tells of what is none of this node's
+		return nil // it has gone, or compareEchoes sees to it
 	}
 	var by []string
 	for _, what := range only(r) {

@@ -19,7 +19,7 @@ type tenant struct {
 	since  time.Time              // when the last endpoint of it went; zero: one is here
 	remote map[string]vnet.Remote // that are taken over, by their keys in etcd
 	claims claims[string, vnet.Remote]
-	own    map[string]int // keys in this node's name: how often it was found that it has told of no such endpoint
+	own    echoes // of this node's endpoints
 }
 
 // linger is how long a tenant stays known after its last endpoint here has gone.
@@ -61,7 +61,7 @@ func (a *Agent) follows(name vnet.TenantName) *tenant {
 }
 
 func newTenant(name vnet.TenantName, stop context.CancelFunc) *tenant {
-	t := &tenant{name: name, stop: stop, ready: make(chan struct{}), remote: map[string]vnet.Remote{}, own: map[string]int{}}
+	t := &tenant{name: name, stop: stop, ready: make(chan struct{}), remote: map[string]vnet.Remote{}, own: newEchoes()}
 	t.claims = claims[string, vnet.Remote]{takes: t.remote, of: only, name: placeOf}
 	return t
 }
@@ -99,7 +99,6 @@ func (a *Agent) leave(ctx context.Context, here map[vnet.TenantName]bool) error 
 	a.order.Lock()
 	defer a.order.Unlock()
 	a.mu.Lock()
-	a.sayStrangers()
 	var left []*tenant
 	for name, t := range a.tenants {
 		switch {
@@ -153,29 +152,6 @@ func (a *Agent) leave(ctx context.Context, here map[vnet.TenantName]bool) error 
 		}
 		return n.ChangeOverlay(ctx, c)
 	})
-}
-
-// sayStrangers tells of endpoints that are in etcd in this node's name and that it has not told of. It looks twice, as what it
-// tells of is heard of before etcd's answer is. The agent is locked.
-func (a *Agent) sayStrangers() {
-	const often = 2
-	for _, t := range a.tenants {
-		for key, found := range t.own {
-			r, _ := parseEndpoint(key)
-			p, ok := a.published[r.ID]
-			switch {
-			case ok && p.remote.Ref() == r.Ref():
-				t.own[key] = 0
-				continue
-			case !a.connected || found >= often:
-				continue
-			}
-			if t.own[key]++; t.own[key] == often {
-				a.log.Error("an endpoint's record is left out of account", "tenant", r.Tenant, "network", r.Network, "endpoint", r.ID, "node", r.Node,
-					"why", "it is in this node's name, which has no such endpoint", "whose", "node "+string(a.Name))
-			}
-		}
-	}
 }
 
 var errAway = errors.New("etcd does not answer")

@@ -82,11 +82,25 @@ func Save(tx Tx, key string, record any) error {
 
 // All decodes every record whose key starts with prefix.
 func All[T any](tx Tx, prefix string) ([]T, error) {
+	records, unread, err := Readable[T](tx, prefix)
+	if err == nil && len(unread) > 0 {
+		err = unread[0]
+	}
+	return records, err
+}
+
+// Readable is All for who shows what there is: it leaves out what cannot be read, and says of each why.
+func Readable[T any](tx Tx, prefix string) ([]T, []error, error) {
 	var records []T
+	var unread []error
 	err := tx.Range(prefix, func(key string, value []byte) error {
 		record, err := decodeIn[T](tx, key, value)
+		if err != nil {
+			unread = append(unread, err)
+			return nil
+		}
 		records = append(records, record)
-		return err
+		return nil
 	})
-	return records, err
+	return records, unread, err
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -169,4 +170,71 @@ func TestARecordThatSaysAnothersAddressTakesNothing(t *testing.T) {
 		said(h, "node=x", `whose="node n2"`)
 	}
 	c.settled()
+}
+
+// What somebody else writes over, or takes away, of what etcd has in a node's name, that node tells again: of endpoints, by which
+// others reach them, and of service functions, by which paths lead. Meanwhile it is left out where endpoints are listed.
+func TestWhatANodeToldIsToldAgain(t *testing.T) {
+	w := newLed(t)
+	w.ctl(w.n1, "group", "add", "blue/fw")
+	fw := lab.Watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges())
+	w.lead("fw")
+	w.leads(fw)
+	w.settled()
+	endpoints, functions := w.records("endpoints/blue/web/n2/"), w.records("functions/")
+	key, function := single(t, endpoints), single(t, functions)
+	put := func(key, text string) {
+		t.Helper()
+		_, err := w.etcd.Client().Put(t.Context(), etcdPrefix+key, text)
+		lab.Must(t, err)
+	}
+	del := func(key string) {
+		t.Helper()
+		_, err := w.etcd.Client().Delete(t.Context(), etcdPrefix+key)
+		lab.Must(t, err)
+	}
+	told := func(what string) {
+		t.Helper()
+		lab.Eventually(t, "what nodes told of to be told again: "+what, func() bool {
+			return maps.Equal(w.records("endpoints/blue/web/n2/"), endpoints) && maps.Equal(w.records("functions/"), functions)
+		})
+		w.leads(fw)
+		w.settled()
+	}
+
+	w.daemons[w.n2].Sleeps(func() {
+		put(key, "{")
+		listed := w.ctl(w.n1, "endpoint", "list")
+		if !strings.Contains(listed, "client") || strings.Contains(listed, "server") {
+			t.Errorf("of what cannot be read endpoint list says\n%s", listed)
+		}
+	})
+	told("an endpoint, written over")
+	put(key, strings.ReplaceAll(endpoints[key], w.server.IP4.String(), "10.0.0.254"))
+	told("an endpoint, with another address")
+	del(key)
+	told("an endpoint, deleted")
+	put(function, "{")
+	told("a function, written over")
+	put(function, strings.Replace(functions[function], `"weight":1`, `"weight":"1"`, 1))
+	told("a function, of which a field is not what it should be")
+	del(function)
+	told("a function, deleted")
+	put(function+"-too", strings.ReplaceAll(functions[function], "fw1", "fw1-too"))
+	told("a function that is none")
+
+	put(key, "{")
+	w.server.Del()
+	lab.Eventually(t, "an endpoint that has gone to be told of no more", func() bool { return len(w.records("endpoints/blue/web/n2/")) == 0 })
+	w.settled()
+}
+
+// single is the key of the one record that there is.
+func single(t *testing.T, records map[string]string) string {
+	t.Helper()
+	keys := slices.Collect(maps.Keys(records))
+	if len(keys) != 1 {
+		t.Fatalf("there is not one record, but %v", keys)
+	}
+	return keys[0]
 }
