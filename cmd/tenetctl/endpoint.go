@@ -131,9 +131,20 @@ func (a *app) elsewhere(ctx context.Context, n *node.Node, prefix string) ([]vne
 	var others []vnet.Remote
 	var unread []error
 	read := func(tx store.Tx, prefix string) error {
-		var err error
-		others, unread, err = store.Readable[vnet.Remote](tx, prefix)
-		return err
+		others, unread = nil, nil
+		return store.Each(tx, prefix, func(key string, r vnet.Remote, err error) error {
+			whose := strings.Split(key, "/")[3]
+			switch {
+			case whose == string(n.Name): // the node's store has them
+			case err != nil:
+				unread = append(unread, err)
+			case whose != string(r.Node):
+				unread = append(unread, fmt.Errorf("record %s says that it is node %s's", key, r.Node))
+			default:
+				others = append(others, r)
+			}
+			return nil
+		})
 	}
 	s, err := etcd.Open(etcd.Config(n.Etcd))
 	if err != nil {
@@ -151,7 +162,7 @@ func (a *app) elsewhere(ctx context.Context, n *node.Node, prefix string) ([]vne
 	for _, what := range unread {
 		fmt.Fprintf(a.err, "tenetctl: left out: %s\n", oneLine(what.Error()))
 	}
-	return slices.DeleteFunc(others, func(r vnet.Remote) bool { return r.Node == n.Name }), err
+	return others, err
 }
 
 func viewEndpointElsewhere(r vnet.Remote) endpointView {

@@ -83,9 +83,10 @@ type Agent struct {
 	tenants   map[vnet.TenantName]*tenant
 	waiting   []*news // of tenants, for their turn
 	published map[vnet.EndpointID]published
+	toldUnder clientv3.LeaseID           // the lease under which it was asked what etcd has of this node's
 	functions map[string]vnet.Instance   // as etcd has this node's
 	unplanned bool                       // and chains do not go by them yet
-	echoes    echoes                     // of them
+	echoes    echoes                     // of the functions
 	conflicts map[vnet.EndpointID]string // endpoints that the cluster does not want, and why
 	failures  map[string]string          // what has failed and not worked since, with the error that was logged
 	idle      map[held]time.Time         // blocks that nobody has an address of, and since when
@@ -114,7 +115,7 @@ func New(c node.Config, o Options, release func(context.Context, vnet.Endpoint) 
 		Config: c, Options: o, Release: release, log: log, etcd: s,
 		nodes: map[vnet.NodeName]Record{}, alive: map[vnet.NodeName]bool{}, off: map[vnet.NodeName]bool{}, graced: map[vnet.NodeName]bool{}, silences: map[vnet.NodeName]silence{},
 		untold: &node.Untold{}, settled: settled, kept: map[string]bool{}, tenants: map[vnet.TenantName]*tenant{}, published: map[vnet.EndpointID]published{}, conflicts: map[vnet.EndpointID]string{},
-		echoes: newEchoes(), failures: map[string]string{}, idle: map[held]time.Time{}, heardAt: time.Now(), taken: revisions{}, moved: make(chan struct{}), kicked: make(chan struct{}, 1), lost: make(chan struct{}, 1),
+		failures: map[string]string{}, idle: map[held]time.Time{}, heardAt: time.Now(), taken: revisions{}, moved: make(chan struct{}), kicked: make(chan struct{}, 1), lost: make(chan struct{}, 1),
 		unsure: make(chan struct{}, 1), doubts: make(chan struct{}, 1), dead: make(chan vnet.NodeName),
 	}, nil
 }
@@ -237,7 +238,6 @@ func (a *Agent) house(ctx context.Context, stop context.CancelCauseFunc) {
 	if !a.failed(ctx, "read the node's store", err) {
 		a.failed(ctx, "leave tenants", a.leave(ctx, l.tenants))
 	}
-	a.compareEchoes()
 	a.failed(ctx, "forget what was deleted", a.refreshKept(ctx))
 	a.failed(ctx, "tell the switch", a.retell(ctx))
 	if a.away() != nil {
@@ -251,6 +251,7 @@ func (a *Agent) house(ctx context.Context, stop context.CancelCauseFunc) {
 		a.unclaimed.Store(true)
 		a.Kick() // whom the cluster did not want it may by now
 	}
+	a.failed(ctx, "compare what etcd has in this node's name", a.compareEchoes(ctx))
 	if !leaving {
 		a.failed(ctx, "leave the cluster", nil) // it may stay after all
 		a.failed(ctx, "give blocks back", a.returnIdle(ctx))

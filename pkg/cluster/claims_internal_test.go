@@ -246,41 +246,6 @@ func TestEndpointsThatChangePlacesAreFollowed(t *testing.T) {
 	}
 }
 
-// An endpoint in this node's name that it has not told of is said once. What etcd has otherwise than the node told it, or no more,
-// the node tells again, but not before it is seen twice.
-func TestWhatIsInThisNodesName(t *testing.T) {
-	s := newEtcdSays(t)
-	s.connected = true
-	own, missing := s.endpoint("n1", "own", 5), s.endpoint("n1", "missing", 7)
-	s.tells(own, s.endpoint("n1", "stranger", 6))
-	for id, e := range map[vnet.EndpointID]etcd.Event{"own": own, "missing": missing} {
-		r, _ := parseEndpoint(e.Key)
-		s.published[id] = published{r, string(e.Value)}
-	}
-	s.tenants["blue"].known()
-	again := func() []vnet.EndpointID {
-		var ids []vnet.EndpointID
-		for id, p := range s.published {
-			if p.text == "" {
-				ids = append(ids, id)
-			}
-		}
-		return ids
-	}
-	s.compareEchoes()
-	if got := again(); got != nil {
-		t.Errorf("at first sight %v are told again", got)
-	}
-	for range 4 {
-		s.compareEchoes()
-	}
-	if got := again(); !slices.Equal(got, []vnet.EndpointID{"missing"}) {
-		t.Errorf("%v are told again", got)
-	}
-	s.wants("in this node's name")
-	s.says(1, "endpoint=stranger", "this node's name")
-}
-
 func (s *etcdSays) node(name string, last int) etcd.Event {
 	return s.event("nodes/"+name, fmt.Sprintf(`{"name":%q,"vtep":%q,"mtu":1500}`, name, vtep(last)))
 }

@@ -1,24 +1,29 @@
 package cluster
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-// echoes are what etcd says in this node's name, as it was last heard: records that nobody else writes by the rules. What is
-// not as the node told it is told once more, as others go by it.
+// What etcd has in this node's name, of endpoints and functions, nobody else may write but for whether a function is drained.
+// Others go by it: where it is not what this node told it is told again, and what this node did not tell is deleted.
+
+// echoes are what was last heard of such records.
 type echoes struct {
 	texts map[string]string // by key
-	odd   map[string]int    // those that are not what they should be: at how many looks one after the other
+	odd   map[string]int    // those that were not what they should be, at how many looks in a row
 }
 
-// oftenOdd is at how many looks something has to be odd: what is told is heard of before etcd's answer is, or some time after.
-const oftenOdd = 2
-
-func newEchoes() echoes { return echoes{texts: map[string]string{}} }
+// looksBeforeAsking is how many looks have to find something odd before etcd is asked: what is told is often heard of before
+// etcd's answer is, or after a look.
+const looksBeforeAsking = 2
 
 // hear notes what a record has come to; nil: it has gone.
 func (e *echoes) hear(key string, value []byte) {
@@ -26,15 +31,24 @@ func (e *echoes) hear(key string, value []byte) {
 		delete(e.texts, key)
 		return
 	}
+	if e.texts == nil {
+		e.texts = map[string]string{}
+	}
 	e.texts[key] = string(value)
 }
 
-// look counts what is odd: of the keys that should be there, and of those that are. The text of one that is not there is empty.
-func (e *echoes) look(should []string, sound func(key, text string) bool) {
-	odd := map[string]int{}
+// look returns what is odd by now: of the keys that should be there, and of those that are. The text of one that is not there is
+// empty.
+func (e *echoes) look(should []string, sound func(key, text string) bool) []string {
+	before := e.odd
+	e.odd = map[string]int{}
+	var ask []string
 	see := func(key, text string) {
-		if !sound(key, text) {
-			odd[key] = e.odd[key] + 1
+		if sound(key, text) {
+			return
+		}
+		if e.odd[key] = before[key] + 1; e.odd[key] >= looksBeforeAsking {
+			ask = append(ask, key)
 		}
 	}
 	for _, key := range should {
@@ -45,7 +59,7 @@ func (e *echoes) look(should []string, sound func(key, text string) bool) {
 	for key, text := range e.texts {
 		see(key, text)
 	}
-	e.odd = odd
+	return ask
 }
 
 // hearFunctions notes what has become of the records of this node's functions. The order is locked.
@@ -62,75 +76,144 @@ func (a *Agent) hearFunctions(whole bool, changes map[string][]byte) {
 	}
 }
 
-// compareEchoes sees to it that what etcd has in this node's name is told once more where it is not what this node told.
-func (a *Agent) compareEchoes() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.connected {
-		return
+// compareEchoes puts right what etcd has in this node's name, as long as it is this node's to write.
+func (a *Agent) compareEchoes(ctx context.Context) error {
+	endpoints, functions := a.oddEchoes()
+	var errs []error
+	for t, keys := range endpoints {
+		for _, key := range keys {
+			errs = append(errs, a.compareEndpoint(ctx, t, key))
+		}
 	}
-	again := a.compareEndpoints()
-	if a.functions != nil && a.compareFunctions() {
-		a.functions, again = nil, true
+	if len(functions) > 0 {
+		errs = append(errs, a.compareFunctions(ctx, functions))
 	}
-	if again {
-		a.Kick()
-	}
+	return errors.Join(errs...)
 }
 
-// compareEndpoints reports whether some are to be told of once more. Of what this node has no endpoint of that is only said: it
-// may be an impostor's.
-func (a *Agent) compareEndpoints() bool {
+// oddEchoes are the keys of which etcd has to be asked.
+func (a *Agent) oddEchoes() (map[*tenant][]string, []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.lease == 0 || a.lease != a.toldUnder {
+		return nil, nil
+	}
 	told := map[string]published{}
 	of := map[vnet.TenantName][]string{}
 	for _, p := range a.published {
 		key := endpointKey(p.remote)
 		told[key] = p
 		if t := a.tenants[p.remote.Tenant]; t != nil && t.isKnown() { // else it may still be to be heard of
-			of[p.remote.Tenant] = append(of[p.remote.Tenant], key)
+			of[t.name] = append(of[t.name], key)
 		}
 	}
-	again := false
+	endpoints := map[*tenant][]string{}
 	for _, t := range a.tenants {
-		t.own.look(of[t.name], func(key, text string) bool { return text != "" && told[key].text == text })
-		for key, looks := range t.own.odd {
+		endpoints[t] = t.own.look(of[t.name], func(key, text string) bool {
 			p, ours := told[key]
-			r, _ := parseEndpoint(key)
-			log := a.log.With("tenant", r.Tenant, "network", r.Network, "endpoint", r.ID, "node", r.Node)
-			switch {
-			case ours && looks%oftenOdd == 0:
-				log.Warn("etcd has not what this node told of an endpoint: it is told again")
-				a.published[r.ID] = published{remote: p.remote}
-				again = true
-			case !ours && looks == oftenOdd:
-				log.Error("an endpoint's record is left out of account", "why", "it is in this node's name, which has no such endpoint", "whose", "node "+string(a.Name))
-			}
-		}
+			return ours && (p.again || p.text == text)
+		})
 	}
-	return again
-}
-
-// compareFunctions reports whether this node's are to be told of once more.
-func (a *Agent) compareFunctions() bool {
+	if a.functions == nil { // they are told anyhow
+		return endpoints, nil
+	}
 	should := make([]string, 0, len(a.functions))
 	for key := range a.functions {
 		should = append(should, key)
 	}
-	a.echoes.look(should, func(key, text string) bool {
-		want, ours := a.functions[key]
-		var is vnet.Instance
-		if err := store.DecodeShared(key, []byte(text), &is); err != nil {
-			return errors.Is(err, vnet.ErrUnavailable) // a newer tenet's, which this one left alone
-		}
-		is.Drained = want.Drained // the cluster's word
-		return ours && is == want
-	})
-	again := false
-	for key, looks := range a.echoes.odd {
-		if looks%oftenOdd == 0 {
-			a.log.Warn("etcd has not what this node told of its service functions: it is told again", "key", key)
-			again = true
-		}
+	return endpoints, a.echoes.look(should, a.functionStands)
+}
+
+// compareEndpoint puts a record right if it is not what this node told. Nobody tells of the endpoint meanwhile.
+func (a *Agent) compareEndpoint(ctx context.Context, t *tenant, key string) error {
+	r, _ := parseEndpoint(key)
+	defer a.lockPublished(r.ID)()
+	got, err := a.etcd.Client().Get(ctx, a.etcd.Prefix()+key)
+	if err != nil {
+		return a.told(ctx, err)
 	}
-	return again
+	var is []byte
+	if len(got.Kvs) > 0 {
+		is = got.Kvs[0].Value
+	}
+	a.mu.Lock()
+	t.own.hear(key, is)
+	p, ours := a.published[r.ID]
+	ours = ours && endpointKey(p.remote) == key
+	if ours && p.text != string(is) {
+		p.again = true
+		a.published[r.ID] = p
+		a.Kick()
+	}
+	a.mu.Unlock()
+	log := a.log.With("tenant", r.Tenant, "network", r.Network, "endpoint", r.ID)
+	switch {
+	case ours && p.again:
+		log.Warn("etcd has not what this node told of an endpoint: it is told again")
+	case !ours && is != nil:
+		log.Warn("etcd has an endpoint in this node's name that it did not tell of: its record is deleted")
+		_, err = a.change(ctx, nil, []clientv3.Op{clientv3.OpDelete(a.etcd.Prefix() + key), clientv3.OpDelete(a.etcd.Prefix() + heldEndpointKey(r))})
+	}
+	return err
+}
+
+// functionStands reports whether a function's record is what this node told. The agent is locked.
+func (a *Agent) functionStands(key, text string) bool {
+	want, ours := a.functions[key]
+	var is vnet.Instance
+	if !ours || store.DecodeShared(key, []byte(text), &is) != nil {
+		return !ours && text == ""
+	}
+	is.Drained = want.Drained // the cluster's word
+	return is == want
+}
+
+// compareFunctions has functions told of once more whose records are not what this node told, and deletes those that it did not
+// tell of: paths would lead there. Nobody tells of functions meanwhile.
+func (a *Agent) compareFunctions(ctx context.Context, keys []string) error {
+	a.serves.Lock()
+	defer a.serves.Unlock()
+	texts := map[string][]byte{}
+	err := a.etcd.View(ctx, func(tx store.Tx) error {
+		for _, key := range keys {
+			texts[key] = bytes.Clone(tx.Get(key))
+		}
+		return nil
+	})
+	if err != nil {
+		a.note(ctx, err)
+		return err
+	}
+	var strange []string
+	anew := false
+	a.mu.Lock()
+	for key, text := range texts {
+		a.echoes.hear(key, text)
+		if a.functionStands(key, string(text)) {
+			continue
+		}
+		if _, ours := a.functions[key]; !ours {
+			a.log.Warn("etcd has a service function in this node's name that it did not tell of: its record is deleted", "key", key)
+			strange = append(strange, key)
+			continue
+		}
+		a.log.Warn("etcd has not what this node told of a service function: it is told again", "key", key)
+		anew = true
+	}
+	if anew {
+		a.functions = nil
+		a.Kick()
+	}
+	a.mu.Unlock()
+	if len(strange) == 0 {
+		return nil
+	}
+	_, err = a.update(ctx, Planned(func(tx store.Tx) error {
+		err := a.inSession(tx)
+		for _, key := range strange {
+			err = errors.Join(err, a.deleteFunction(tx, key))
+		}
+		return err
+	}))
+	return err
 }

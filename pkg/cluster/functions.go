@@ -105,10 +105,9 @@ func (a *Agent) tellFunctions(ctx context.Context) error {
 	if !changed {
 		return nil
 	}
-	err = a.etcd.Update(ctx, Planned(func(tx store.Tx) error { return a.putFunctions(tx, want) }))
+	impossible, err := a.update(ctx, Planned(func(tx store.Tx) error { return a.putFunctions(tx, want) }))
 	if err != nil {
-		a.note(ctx, err)
-		if !errors.Is(err, vnet.ErrUnavailable) {
+		if (impossible || !errors.Is(err, vnet.ErrUnavailable)) && !errors.Is(err, errLeaseLost) {
 			err = errors.Join(err, a.etcd.Update(ctx, a.comeBack))
 		}
 		return err
@@ -152,7 +151,7 @@ func (a *Agent) putFunctions(tx store.Tx, want map[string]vnet.Instance) error {
 	if err := errors.Join(tx.Delete(offKey(a.Name)), tx.Delete(graceKey(a.Name))); err != nil {
 		return err
 	}
-	index := holdings + string(a.Name) + "/" + store.Functions
+	index := a.functionIndex()
 	var errs []error
 	have := map[string]bool{}
 	err := tx.Range(index, func(key string, _ []byte) error {
@@ -162,40 +161,47 @@ func (a *Agent) putFunctions(tx store.Tx, want map[string]vnet.Instance) error {
 	if err != nil {
 		return err
 	}
-	a.mu.Lock()
-	for key := range a.echoes.texts {
-		if !have[key] {
-			have[key] = false // it is there, and the index does not lead there
-		}
-	}
-	a.mu.Unlock()
 	for key := range have {
 		if _, ok := want[key]; !ok {
-			errs = append(errs, tx.Delete(key), tx.Delete(index+strings.TrimPrefix(key, store.Functions)))
+			errs = append(errs, a.deleteFunction(tx, key))
 		}
 	}
 	for key, i := range want {
 		var stands vnet.Instance
 		if value := tx.Get(key); value != nil {
-			err := store.DecodeShared(key, value, &stands)
-			switch {
-			case errors.Is(err, vnet.ErrCorrupt): // nobody but this node puts it right
+			if err := store.DecodeShared(key, value, &stands); err != nil { // nobody but this node puts it right
 				stands = vnet.Instance{}
 				errs = append(errs, tx.Delete(key))
-			case err != nil:
-				return err
-			default:
-				i.Drained = stands.Drained
 			}
+			i.Drained = stands.Drained
 		}
 		if stands != i || back {
-			errs = append(errs, store.Save(tx, key, i))
+			errs = append(errs, saveOwn(tx, key, i))
 		}
 		if !have[key] {
 			errs = append(errs, tx.Put(index+strings.TrimPrefix(key, store.Functions), nil))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// saveOwn saves a record that nobody else writes: a field kept because this tenet does not know it must not change what it says.
+func saveOwn(tx store.Tx, key string, i vnet.Instance) error {
+	if err := store.Save(tx, key, i); err != nil {
+		return err
+	}
+	var is vnet.Instance
+	if err := store.DecodeShared(key, tx.Get(key), &is); err == nil && is == i {
+		return nil
+	}
+	return errors.Join(tx.Delete(key), store.Save(tx, key, i))
+}
+
+// functionIndex leads from this node to the records of its functions.
+func (a *Agent) functionIndex() string { return holdings + string(a.Name) + "/" + store.Functions }
+
+func (a *Agent) deleteFunction(tx store.Tx, key string) error {
+	return errors.Join(tx.Delete(key), tx.Delete(a.functionIndex()+strings.TrimPrefix(key, store.Functions)))
 }
 
 // inSession fails unless this run of tenetd is the one that the cluster takes the node's word from.

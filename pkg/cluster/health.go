@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/tenet-cni/tenet/pkg/etcd"
+	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
@@ -67,6 +68,23 @@ func (a *Agent) note(ctx context.Context, err error) {
 	if errors.Is(err, vnet.ErrUnavailable) && !etcd.Refused(err) && ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		a.connection(false)
 	}
+}
+
+// update makes a transaction in etcd, and notes if that does not answer. It reports whether an error is the transaction's own.
+func (a *Agent) update(ctx context.Context, fn func(store.Tx) error) (bool, error) {
+	var own error
+	err := a.etcd.Update(ctx, func(tx store.Tx) error {
+		own = fn(tx)
+		return own
+	})
+	if err == nil {
+		return false, nil
+	}
+	is := own != nil && errors.Is(err, own)
+	if !is {
+		a.note(ctx, err)
+	}
+	return is, err
 }
 
 // watches notes, until ctx ends, when there is no connection to any of etcd's members.

@@ -57,12 +57,14 @@ func followed() []string {
 
 // catchUp takes over all as it is now.
 func (a *Agent) catchUp(ctx context.Context) error {
+	a.order.Lock() // what is listed must not be older than what is taken over by then
+	defer a.order.Unlock()
 	events, revision, err := a.etcd.List(ctx, append(followed(), alive, silences))
 	if err != nil {
 		return a.told(ctx, err)
 	}
 	a.hears(true, latest(events))
-	return a.apply(ctx, !a.settling(), events, revision)
+	return a.takes(ctx, !a.settling(), events, revision)
 }
 
 // apply takes over what has changed in etcd. What fails is tried again with everything, since Mirror begins anew; and what
@@ -70,6 +72,11 @@ func (a *Agent) catchUp(ctx context.Context) error {
 func (a *Agent) apply(ctx context.Context, whole bool, events []etcd.Event, revision int64) error {
 	a.order.Lock()
 	defer a.order.Unlock()
+	return a.takes(ctx, whole, events, revision)
+}
+
+// takes is apply where the order is locked.
+func (a *Agent) takes(ctx context.Context, whole bool, events []etcd.Event, revision int64) error {
 	a.mu.Lock()
 	if a.pending.IsZero() { // else it has failed before
 		a.pending = time.Now()

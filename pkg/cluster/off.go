@@ -76,7 +76,6 @@ func (a *Agent) declareOff(ctx context.Context, name vnet.NodeName) error {
 		return true, tx.Put(offKey(name), []byte(a.Name))
 	}, func(tx store.Tx) error { return planFor(tx, name) })
 	if err != nil {
-		a.note(ctx, err)
 		return err
 	}
 	if off {
@@ -91,8 +90,8 @@ func (a *Agent) declareOff(ctx context.Context, name vnet.NodeName) error {
 // cannot be decided on keeps no node from being off: then the change is made without. It reports whether it was made.
 func (a *Agent) planned(ctx context.Context, change func(store.Tx) (bool, error), plan func(store.Tx) error) (bool, error) {
 	made := false
-	update := func(plan func(store.Tx) error) error {
-		return a.etcd.Update(ctx, func(tx store.Tx) error {
+	update := func(plan func(store.Tx) error) (bool, error) {
+		return a.update(ctx, func(tx store.Tx) error {
 			var err error
 			if made, err = change(tx); err != nil || !made {
 				return err
@@ -100,10 +99,10 @@ func (a *Agent) planned(ctx context.Context, change func(store.Tx) (bool, error)
 			return plan(tx)
 		})
 	}
-	err := update(plan)
-	if err != nil && !errors.Is(err, vnet.ErrUnavailable) && ctx.Err() == nil {
+	impossible, err := update(plan)
+	if err != nil && (impossible || !errors.Is(err, vnet.ErrUnavailable)) && ctx.Err() == nil {
 		a.log.Error("a chain cannot be led past a node that is off", "error", err, "hint", vnet.Hint(err))
-		err = update(func(store.Tx) error { return nil })
+		_, err = update(func(store.Tx) error { return nil })
 	}
 	return made, err
 }

@@ -77,14 +77,13 @@ func (a *Agent) collect(ctx context.Context, known int64) error {
 	}
 	maps.DeleteFunc(used, func(p vnet.PathID, _ bool) bool { return serving[p] || p == 0 })
 	report := pathUse{Revision: known, Paths: slices.Sorted(maps.Keys(used))} // of those that rest, too
-	err = a.etcd.Update(ctx, func(tx store.Tx) error {
+	_, err = a.update(ctx, func(tx store.Tx) error {
 		if err := a.inSession(tx); err != nil {
 			return err
 		}
 		return store.Save(tx, useKey(a.Name), report)
 	})
 	if err != nil {
-		a.note(ctx, err)
 		return err
 	}
 	return a.removePaths(ctx, retired)

@@ -18,16 +18,20 @@ import (
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
 
-// published is an endpoint of this node as etcd has it.
+// published is an endpoint of this node as etcd was told of it.
 type published struct {
 	remote vnet.Remote
 	text   string
+	again  bool // it is to be told of once more
 }
 
 // readPublished finds out which endpoints of this node etcd has.
 func (a *Agent) readPublished(ctx context.Context) error {
 	a.tells.Lock()
 	defer a.tells.Unlock()
+	a.mu.Lock()
+	lease := a.lease
+	a.mu.Unlock()
 	prefix := a.etcd.Prefix() + heldEndpoints(a.Name)
 	got, err := a.etcd.Client().Get(ctx, prefix, clientv3.WithPrefix())
 	if err != nil {
@@ -43,8 +47,9 @@ func (a *Agent) readPublished(ctx context.Context) error {
 			a.log.Error("a record of what this node has makes no sense", "key", string(kv.Key), "error", err)
 			continue
 		}
-		a.published[r.ID] = published{r, string(kv.Value)}
+		a.published[r.ID] = published{remote: r, text: string(kv.Value)}
 	}
+	a.toldUnder = lease
 	return nil
 }
 
@@ -138,7 +143,7 @@ func (a *Agent) follow(ctx context.Context) bool {
 	}
 	for _, id := range slices.Sorted(maps.Keys(l.endpoints)) { // in one order: errors are told once
 		r := l.endpoints[id]
-		if p, ok := before[id]; !stays[id] && (!ok || p.text != text(r)) {
+		if p, ok := before[id]; !stays[id] && (!ok || p.again || p.text != text(r)) {
 			errs = append(errs, notRefused(a.publish(ctx, r, l.networks[r.Ref()])))
 		}
 	}
@@ -210,7 +215,7 @@ func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) er
 		return vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("%s: %w", a.conflicts[r.ID], errRefused))
 	}
 	delete(a.conflicts, r.ID)
-	a.published[r.ID] = published{r, what}
+	a.published[r.ID] = published{remote: r, text: what}
 	return nil
 }
 

@@ -68,7 +68,7 @@ func (a *Agent) Status(ctx context.Context) Status {
 		}
 	}
 	for id, r := range l.endpoints {
-		if p, ok := a.published[id]; !ok || p.text != text(r) {
+		if p, ok := a.published[id]; !ok || p.again || p.text != text(r) {
 			s.Unpublished++
 		}
 	}

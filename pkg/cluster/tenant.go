@@ -61,7 +61,7 @@ func (a *Agent) follows(name vnet.TenantName) *tenant {
 }
 
 func newTenant(name vnet.TenantName, stop context.CancelFunc) *tenant {
-	t := &tenant{name: name, stop: stop, ready: make(chan struct{}), remote: map[string]vnet.Remote{}, own: newEchoes()}
+	t := &tenant{name: name, stop: stop, ready: make(chan struct{}), remote: map[string]vnet.Remote{}}
 	t.claims = claims[string, vnet.Remote]{takes: t.remote, of: only, name: placeOf}
 	return t
 }

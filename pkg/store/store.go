@@ -82,25 +82,18 @@ func Save(tx Tx, key string, record any) error {
 
 // All decodes every record whose key starts with prefix.
 func All[T any](tx Tx, prefix string) ([]T, error) {
-	records, unread, err := Readable[T](tx, prefix)
-	if err == nil && len(unread) > 0 {
-		err = unread[0]
-	}
+	var records []T
+	err := Each(tx, prefix, func(_ string, record T, err error) error {
+		records = append(records, record)
+		return err
+	})
 	return records, err
 }
 
-// Readable is All for who shows what there is: it leaves out what cannot be read, and says of each why.
-func Readable[T any](tx Tx, prefix string) ([]T, []error, error) {
-	var records []T
-	var unread []error
-	err := tx.Range(prefix, func(key string, value []byte) error {
+// Each is All for who can do without those that cannot be read, of which it says why. Visit is as in Range.
+func Each[T any](tx Tx, prefix string, visit func(key string, record T, err error) error) error {
+	return tx.Range(prefix, func(key string, value []byte) error {
 		record, err := decodeIn[T](tx, key, value)
-		if err != nil {
-			unread = append(unread, err)
-			return nil
-		}
-		records = append(records, record)
-		return nil
+		return visit(key, record, err)
 	})
-	return records, unread, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 	"syscall"
@@ -222,6 +223,10 @@ func TestWhatANodeToldIsToldAgain(t *testing.T) {
 	told("a function, deleted")
 	put(function+"-too", strings.ReplaceAll(functions[function], "fw1", "fw1-too"))
 	told("a function that is none")
+	impostor := strings.NewReplacer(path.Base(key), "impostor", w.server.IP4.String(), "10.0.0.254", w.server.IP6.String(), "fd00:1::fe",
+		`"mac":"0a:58`, `"mac":"02:58`)
+	put(path.Join(path.Dir(key), "impostor"), impostor.Replace(endpoints[key]))
+	told("an endpoint that is none")
 
 	put(key, "{")
 	w.server.Del()
