@@ -178,6 +178,9 @@ func (a *app) awaitLeft(ctx context.Context, s *etcd.Store, name vnet.NodeName) 
 		for _, n := range nodes {
 			if n.Name == name {
 				left = fmt.Sprintf("%s and %s", plural(int(n.Endpoints), "endpoint"), plural(int(n.Blocks), "block"))
+				if n.State == "off" {
+					left += ", but is off: it leaves when it is back; without --drain it is taken out as it is"
+				}
 			}
 		}
 		if left == "" {

@@ -72,7 +72,7 @@ type Agent struct {
 	heardAt   time.Time        // when etcd was last known to answer; at first, when this began
 	pending   time.Time        // since when something from etcd is being taken over; zero: nothing is
 	leaving   bool             // the cluster: an operator asked for it
-	parted    bool             // it has left, and takes no lease again
+	parted    bool             // it is about to have left, and takes no lease again
 	refused   error            // why the cluster does not want this node
 	nodes     map[vnet.NodeName]Record
 	vteps     *claims[vnet.NodeName, Record] // whose they are; nodes are those that it takes over. nil: none was heard of yet
@@ -245,6 +245,7 @@ func (a *Agent) house(ctx context.Context, stop context.CancelCauseFunc) {
 	}
 	a.mu.Lock()
 	leaving := a.leaving
+	a.parted = a.parted && leaving
 	refused := len(a.conflicts) > 0
 	a.mu.Unlock()
 	if refused || a.settling() {

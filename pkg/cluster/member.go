@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -106,25 +107,54 @@ func (a *Agent) tryJoin(ctx context.Context) error {
 	return nil
 }
 
-// members are etcd's, as far as the configuration names them.
+// members are where etcd's members listen: those that the configuration names, and those that etcd tells of.
 func (a *Agent) members(ctx context.Context) ([]netip.AddrPort, error) {
 	var all []netip.AddrPort
 	for _, endpoint := range a.Etcd.Endpoints {
-		u, err := url.Parse(endpoint)
-		if err != nil || u.Host == "" {
-			u = &url.URL{Host: endpoint}
-		}
-		addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
+		addrs, err := listens(ctx, endpoint)
 		if err != nil {
-			return nil, vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("etcd.endpoints %s: %w", endpoint, err))
+			return nil, err
 		}
-		port, err := strconv.ParseUint(cmp.Or(u.Port(), "2379"), 10, 16)
-		if err != nil {
-			return nil, vnet.Invalidf("etcd.endpoints %s: %v", endpoint, err)
+		all = append(all, addrs...)
+	}
+	told, err := a.etcd.Client().MemberList(ctx)
+	if err != nil {
+		err = a.etcd.Error(err)
+		if errors.Is(err, vnet.ErrUnavailable) {
+			return nil, err
 		}
-		for _, addr := range addrs {
-			all = append(all, netip.AddrPortFrom(addr.Unmap(), uint16(port)))
+		a.log.Warn("containers are kept only from those members of etcd that the configuration names", "error", err)
+		return all, nil
+	}
+	for _, m := range told.Members {
+		for _, u := range slices.Concat(m.ClientURLs, m.PeerURLs) {
+			if addrs, err := listens(ctx, u); err == nil { // else nobody here reaches it by that name
+				all = append(all, addrs...)
+			}
 		}
+	}
+	slices.SortFunc(all, netip.AddrPort.Compare)
+	return slices.Compact(all), nil
+}
+
+// listens are the addresses of an endpoint of etcd's, with and without a scheme and a port. vnet.ErrUnavailable if its name
+// cannot be resolved, vnet.ErrInvalid if it makes no sense.
+func listens(ctx context.Context, endpoint string) ([]netip.AddrPort, error) {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" {
+		u = &url.URL{Host: endpoint}
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
+	if err != nil {
+		return nil, vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("etcd.endpoints %s: %w", endpoint, err))
+	}
+	port, err := strconv.ParseUint(cmp.Or(u.Port(), "2379"), 10, 16)
+	if err != nil {
+		return nil, vnet.Invalidf("etcd.endpoints %s: %v", endpoint, err)
+	}
+	all := make([]netip.AddrPort, 0, len(addrs))
+	for _, addr := range addrs {
+		all = append(all, netip.AddrPortFrom(addr.Unmap(), uint16(port)))
 	}
 	return all, nil
 }
@@ -271,8 +301,12 @@ func (a *Agent) keep(ctx context.Context) {
 		a.lease = 0
 		parted := a.parted
 		a.mu.Unlock()
-		if parted || ctx.Err() != nil {
+		if ctx.Err() != nil {
 			return
+		}
+		if parted { // unless an operator has it stay after all
+			pause(ctx)
+			continue
 		}
 		if lost {
 			a.log.Warn("the node's lease was lost")

@@ -42,7 +42,7 @@ func ListNodes(ctx context.Context, s Authority, name vnet.NodeName) ([]NodeStat
 			switch {
 			case err != nil:
 				n.Record, n.State, n.Problem = Record{Peer: vnet.Peer{Name: own}}, "damaged", err.Error()
-			case tx.Get(drainKey(n.Name)) != nil:
+			case tx.Get(aliveKey(n.Name)) != nil && tx.Get(drainKey(n.Name)) != nil:
 				n.State = "leaves"
 			case tx.Get(aliveKey(n.Name)) != nil:
 				n.State = "runs"

@@ -188,6 +188,10 @@ func TestOperatorTakesANodeOutOfTheCluster(t *testing.T) {
 	refuses(s.one, s.third)
 	refuses(s.one, s.one)
 	s.loses()
+	out, err := s.one.Tenetctl("node", "del", s.third.Name, "--drain", "--timeout=8s") // which it cannot be asked
+	if err == nil || !strings.Contains(out, "but is off") || s.state(s.third, s.two) != "off" {
+		t.Errorf("to have %s leave, which is off: %v\n%s", s.third.Name, err, out)
+	}
 	s.ctl(s.one, "node", "del", s.third.Name)
 	if state := s.state(s.third, s.two); state != "gone" {
 		t.Errorf("it is %s", state)

@@ -108,7 +108,9 @@ func synInPieces(c *lab.Container, to netip.AddrPort) [][]byte {
 
 // A container with a way out reaches what is there, but of the cluster's own things none: not etcd, nor what tenetd tells.
 func TestContainersDoNotReachWhatTheClusterIsMadeOf(t *testing.T) {
-	c := newCluster(t, 2, 1)
+	c := onEtcd(t, lab.NewFleet(t, 2), 3)
+	c.EtcdEndpoints = c.EtcdEndpoints[:1] // by which the nodes know of the others
+	c.start()
 	n1, n2 := c.Nodes[0], c.Nodes[1]
 	c.network(n1, "blue/out", "--subnet", web4, "--subnet", web6, "--gateway", "nat")
 	host := c.Etcd()[0] // etcd's
@@ -128,8 +130,8 @@ func TestContainersDoNotReachWhatTheClusterIsMadeOf(t *testing.T) {
 		}
 		answers := e.Capture()
 		before := h.Drops()
-		e.Send(syn(e, netip.AddrPortFrom(host, 2379)), syn(e, netip.AddrPortFrom(host, 2380)))
-		h.Counts(t, before, "etcd", 2)
+		e.Send(syn(e, netip.AddrPortFrom(host, 2379)), syn(e, netip.AddrPortFrom(host, 2380)), syn(e, netip.AddrPortFrom(c.Etcd()[2], 2379)))
+		h.Counts(t, before, "etcd", 3)
 		if conn, err := e.Connect("tcp", netip.AddrPortFrom(host, 2379)); err == nil {
 			conn.Close()
 			t.Errorf("%s reaches etcd", e.ID)

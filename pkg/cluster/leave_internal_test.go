@@ -1,0 +1,38 @@
+package cluster
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/tenet-cni/tenet/pkg/etcd/etcdtest"
+)
+
+// A node that was about to have left, which failed, and that is to stay after all takes a lease again.
+func TestWhoStaysAfterAllTakesALease(t *testing.T) {
+	w := newWorld(t, etcdtest.Start(t), `{"prefix":"10.0.0.0/24"}`)
+	d := w.member(1).started()
+	lease := func() clientv3.LeaseID {
+		d.Agent.mu.Lock()
+		defer d.Agent.mu.Unlock()
+		return d.lease
+	}
+	var kept sync.WaitGroup
+	kept.Go(func() { d.keep(d.life) })
+	first := lease()
+	cut, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := d.part(cut); err == nil {
+		t.Fatal("it has left")
+	}
+	if _, err := d.etcd.Client().Revoke(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	etcdtest.Wait(t, "the lease to be lost", func() bool { return lease() == 0 })
+	d.house(d.life, nil)
+	etcdtest.Wait(t, "another lease", func() bool { return lease() != 0 })
+	d.end()
+	kept.Wait()
+}
