@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/tenet-cni/tenet/pkg/etcd"
 	"github.com/tenet-cni/tenet/pkg/node"
@@ -29,6 +30,9 @@ func (a *Agent) applyEndpoints(ctx context.Context, t *tenant, whole bool, event
 	own := &news{tenant: t, whole: whole, events: events}
 	a.mu.Lock()
 	a.waiting = append(a.waiting, own)
+	if t.pending.IsZero() { // else it has failed before
+		t.pending = time.Now()
+	}
 	a.mu.Unlock()
 	a.order.Lock()
 	defer a.order.Unlock()
@@ -46,6 +50,13 @@ func (a *Agent) applyEndpoints(ctx context.Context, t *tenant, whole bool, event
 			n.err = a.takeOver(ctx, n)
 		}
 	}
+	a.mu.Lock()
+	for _, n := range all {
+		if n.err == nil {
+			n.pending = time.Time{}
+		}
+	}
+	a.mu.Unlock()
 	return own.err
 }
 

@@ -81,8 +81,14 @@ func (a *Agent) lag() time.Duration {
 	if !a.connected {
 		lag = time.Since(a.heardAt)
 	}
-	if !a.pending.IsZero() {
-		lag = max(lag, time.Since(a.pending))
+	since := func(pending time.Time) {
+		if !pending.IsZero() {
+			lag = max(lag, time.Since(pending))
+		}
+	}
+	since(a.pending)
+	for _, t := range a.tenants {
+		since(t.pending)
 	}
 	return lag
 }

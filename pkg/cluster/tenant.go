@@ -13,13 +13,14 @@ import (
 
 // tenant is one of which an endpoint is here: all of its endpoints on other nodes have to be reached.
 type tenant struct {
-	name   vnet.TenantName
-	stop   context.CancelFunc
-	ready  chan struct{}          // closed when the switch knows of all that there were
-	since  time.Time              // when the last endpoint of it went; zero: one is here
-	remote map[string]vnet.Remote // that are taken over, by their keys in etcd
-	claims claims[string, vnet.Remote]
-	own    echoes // of this node's endpoints
+	name    vnet.TenantName
+	stop    context.CancelFunc
+	ready   chan struct{}          // closed when the switch knows of all that there were
+	since   time.Time              // when the last endpoint of it went; zero: one is here
+	remote  map[string]vnet.Remote // that are taken over, by their keys in etcd
+	claims  claims[string, vnet.Remote]
+	pending time.Time // since when something of theirs is being taken over; zero: nothing is
+	own     echoes    // of this node's endpoints
 }
 
 // linger is how long a tenant stays known after its last endpoint here has gone.
