@@ -72,6 +72,8 @@ type State struct {
 	Tunnels []uint16
 	// Kept are TCP services that nothing behind the link reaches.
 	Kept []netip.AddrPort
+	// Own are TCP ports of the host that nothing behind the link reaches.
+	Own []uint16
 }
 
 // Net is the transit range of one family.

@@ -178,12 +178,13 @@ func TestTunnelsAreNoContainers(t *testing.T) {
 }
 
 // Nothing behind the link sends to a tunnel, the host's or another's, in one piece or in fragments, nor to a service that
-// is kept from it.
+// is kept from it, nor to a port that is the host's own.
 func TestKept(t *testing.T) {
 	w := newWorld(t)
 	s := state()
 	s.Tunnels = []uint16{4789}
 	s.Kept = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:2379"), netip.MustParseAddrPort("[2001:db8::9]:2379")}
+	s.Own = []uint16{2378}
 	w.ensure(s)
 	w.in(w.outside, func() {
 		for _, at := range []string{":2379", ":2378"} {
@@ -194,15 +195,20 @@ func TestKept(t *testing.T) {
 		}
 	})
 	w.serve("udp", ":4789", "host")
+	for _, at := range []string{":2378", ":2377"} {
+		w.serve("tcp", at, "host")
+	}
 	w.in(w.inside, func() {
 		w.run("ip link set gw mtu 1450") // as the other end has now
-		for _, f := range []struct{ outside, host, seen string }{{"192.0.2.9", "192.0.2.1", "192.0.2.1"}, {"2001:db8::9", "2001:db8::1", "2001:db8::1"}} {
+		for _, f := range []struct{ outside, host, seen, alias string }{{"192.0.2.9", "192.0.2.1", "192.0.2.1", "169.254.64.10"}, {"2001:db8::9", "2001:db8::1", "2001:db8::1", "fd74:656e:6574::10"}} {
 			for _, size := range []int{1, 4000} {
 				w.answer(fmt.Sprintf("%d bytes to another port", size), w.tell("udp", net.JoinHostPort(f.outside, "4788"), size), "outside "+f.seen)
 				w.answer(fmt.Sprintf("%d bytes to a tunnel", size), w.tell("udp", net.JoinHostPort(f.outside, "4789"), size), "nobody")
 				w.answer(fmt.Sprintf("%d bytes to the host's", size), w.tell("udp", net.JoinHostPort(f.host, "4789"), size), "nobody")
 			}
 			w.answer("another port", w.ask("tcp", "", net.JoinHostPort(f.outside, "2378")), "outside "+f.seen)
+			w.answer("the host's own", w.ask("tcp", "", net.JoinHostPort(f.host, "2378")), "nobody")
+			w.answer("another of the host's", w.ask("tcp", "", net.JoinHostPort(f.host, "2377")), "host "+f.alias)
 			w.answer("a kept one", w.ask("tcp", "", net.JoinHostPort(f.outside, "2379")), "nobody")
 		}
 	})

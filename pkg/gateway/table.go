@@ -84,6 +84,9 @@ func newTable(s State) *table {
 	for _, k := range s.Kept {
 		guard.add("kept from containers", in, within(destination, netip.PrefixFrom(k.Addr(), k.Addr().BitLen())), toPort(unix.IPPROTO_TCP, k.Port()), drop())
 	}
+	for _, port := range s.Own {
+		guard.add("the host's own", in, toHost(), toPort(unix.IPPROTO_TCP, port), drop())
+	}
 	prerouting.add("", toHost(), jump(published.Name))
 	output.add("", toHost(), jump(published.Name))
 	forward.add("published, or a service of the host", out, translated(), accept())

@@ -194,6 +194,22 @@ func tunnelPorts() []uint16 {
 	return ports
 }
 
+// ownPorts is the port at which tenetd tells how it is doing, if containers could reach it there.
+func ownPorts(ctx context.Context, at string) []uint16 {
+	host, service, err := net.SplitHostPort(at)
+	if err != nil || host == "localhost" {
+		return nil
+	}
+	if a, err := netip.ParseAddr(host); err == nil && a.Unmap().IsLoopback() {
+		return nil
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, "tcp", service)
+	if err != nil {
+		return nil
+	}
+	return []uint16{uint16(port)}
+}
+
 // hostState renders what the host should have, from the store.
 func (n *Node) hostState(ctx context.Context, mtu int) (gateway.State, error) {
 	s := gateway.State{
@@ -209,6 +225,7 @@ func (n *Node) hostState(ctx context.Context, mtu int) (gateway.State, error) {
 		} else if !errors.Is(err, vnet.ErrNotFound) {
 			return err
 		}
+		s.Own = ownPorts(ctx, store.MetricsAt(tx))
 		endpoints, err := store.All[vnet.Endpoint](tx, store.Endpoints)
 		if err != nil {
 			return err

@@ -25,7 +25,7 @@ const (
 	lookPause    = time.Second      // whether the store has changed: groups with probes, new instances
 	collectPause = 30 * time.Second // for paths that no connection has any more
 	callTimeout  = 30 * time.Second // of one pass
-	helloTimeout = 5 * time.Second  // of the switch's answer to a new connection
+	helloTimeout = 5 * time.Second  // of who answers at once: the switch a new connection, the store
 	endTimeout   = time.Second / 2  // of what goes on in the background, when Run ends
 )
 
@@ -66,6 +66,21 @@ func (n *Node) RunWith(ctx context.Context, log *slog.Logger, company func(conte
 	defer a.end(ctx)
 	a.run(ctx)
 	return nil
+}
+
+// noteMetrics has whoever looks after the host's side know where tenetd tells how it is doing.
+func (n *Node) noteMetrics(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	noted := false
+	err := n.Store.View(ctx, func(tx store.Tx) error {
+		noted = slices.Equal(ownPorts(ctx, store.MetricsAt(tx)), ownPorts(ctx, n.Metrics))
+		return nil
+	})
+	if err != nil || noted {
+		return err
+	}
+	return n.Store.Update(ctx, func(tx store.Tx) error { return store.PutMetricsAt(tx, n.Metrics) })
 }
 
 // lockAgent makes this process the node's only agent. A sync has the lock for a moment: that is waited for.
@@ -113,6 +128,7 @@ type agent struct {
 }
 
 func (a *agent) run(ctx context.Context) {
+	a.failed(ctx, "record where metrics are told", a.noteMetrics(ctx))
 	a.watch(ctx)
 	a.read(ctx)
 	look, collect := time.NewTicker(lookPause), time.NewTicker(collectPause)

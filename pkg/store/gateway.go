@@ -103,6 +103,12 @@ func ClaimGateway(tx Tx, bridge string) (bool, error) {
 	return true, tx.Put(gatewayOn, []byte(bridge))
 }
 
+// MetricsAt returns the HOST:PORT at which the node's tenetd tells how it is doing, "" if it is not known to.
+func MetricsAt(tx Tx) string { return string(tx.Get(toldAt)) }
+
+// PutMetricsAt writes it.
+func PutMetricsAt(tx Tx, at string) error { return tx.Put(toldAt, []byte(at)) }
+
 // GiveAlias gives a new endpoint the number by which the host reaches it.
 func GiveAlias(tx Tx, e *vnet.Endpoint) error {
 	var err error

@@ -19,6 +19,7 @@ const (
 	nextOFPort  = "meta/next-ofport"
 	nextTransit = "meta/next-transit"
 	gatewayOn   = "meta/gateway-bridge"
+	toldAt      = "meta/metrics"
 	Uplinks     = "uplinks/"
 	Groups      = "groups/"
 	Chains      = "chains/"

@@ -110,7 +110,10 @@ func synInPieces(c *lab.Container, to netip.AddrPort) [][]byte {
 func TestContainersDoNotReachWhatTheClusterIsMadeOf(t *testing.T) {
 	c := onEtcd(t, lab.NewFleet(t, 2), 3)
 	c.EtcdEndpoints = c.EtcdEndpoints[:1] // by which the nodes know of the others
-	c.start()
+	for _, h := range c.Nodes {
+		c.begin(h, map[string]any{"metrics": "[::]:9477"})
+	}
+	c.allJoined()
 	n1, n2 := c.Nodes[0], c.Nodes[1]
 	c.network(n1, "blue/out", "--subnet", web4, "--subnet", web6, "--gateway", "nat")
 	host := c.Etcd()[0] // etcd's
@@ -123,7 +126,7 @@ func TestContainersDoNotReachWhatTheClusterIsMadeOf(t *testing.T) {
 		for _, a := range []netip.Addr{host, also} {
 			lab.Eventually(t, e.ID+" to reach another port of etcd's host", func() bool { return e.Exchange("tcp", netip.AddrPortFrom(a, 8080), "hello") == nil })
 		}
-		for _, own := range []netip.AddrPort{netip.AddrPortFrom(host, 2379), netip.MustParseAddrPort("127.0.0.1:9477")} {
+		for _, own := range []netip.AddrPort{netip.AddrPortFrom(host, 2379), netip.MustParseAddrPort("127.0.0.1:9477"), netip.AddrPortFrom(h.VTEP(), 9477)} {
 			conn, err := h.Itself().Connect("tcp", own)
 			lab.Must(t, err) // or what follows proves nothing
 			conn.Close()
