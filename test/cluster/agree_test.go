@@ -134,6 +134,9 @@ func (c *cluster) neverTwice() {
 	var watch sync.WaitGroup
 	watch.Go(func() {
 		for r := range c.etcd.Client().Watch(ctx, etcdPrefix+store.Endpoints, clientv3.WithPrefix(), clientv3.WithRev(1)) {
+			if err := r.Err(); err != nil && ctx.Err() == nil {
+				c.t.Errorf("what becomes of endpoints in etcd is not known any more: %v", err)
+			}
 			for _, e := range r.Events {
 				key := strings.TrimPrefix(string(e.Kv.Key), etcdPrefix)
 				if e.Type == clientv3.EventTypeDelete {

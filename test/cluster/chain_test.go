@@ -303,4 +303,12 @@ func TestAChainIsWhereItsTenantIs(t *testing.T) {
 		t.Errorf("a node with nobody of the tenant has %d flows in the chains' tables, of the base there are %d", nobody, base)
 	}
 	w.settled()
+	visits := w.n3.Attach("visits", webOn(w.n3))
+	if w.leading(w.n3, "web", w.client) == 0 {
+		t.Error("a node with a client is not led to another")
+	}
+	visits.Del()
+	lab.Eventually(t, "a node with nobody of the tenant to be led to none of it", func() bool {
+		return w.leading(w.n3, "web", w.client)+w.leading(w.n3, "web", w.server) == 0
+	})
 }

@@ -43,6 +43,7 @@ func TestNodeIsRestoredFromAnOldDisk(t *testing.T) {
 	}
 	s.settled()
 	since := s.held(s.third)
+	l := begin(t, s.a, s.b)
 
 	s.third.PowerOff()
 	s.becomes(s.third, s.one, "off")
@@ -51,6 +52,8 @@ func TestNodeIsRestoredFromAnOldDisk(t *testing.T) {
 	s.args = slices.Concat(shortLease, []string{"--grace=1h"}) // or it would soon give back what nobody here has
 	s.returns()
 	s.settled()
+	lost, silence := l.end()
+	t.Logf("a node restored from an old disk: between the others %d datagrams lost, nothing for %s", lost, silence)
 	for _, e := range s.lost {
 		if who := s.holder("blue/small", e.IP4); who != s.one.Name {
 			t.Errorf("the block of %s is %q's, want %s's", e.IP4, who, s.one.Name)

@@ -50,6 +50,18 @@ func TestTenetdsDieUnderTraffic(t *testing.T) {
 			c.daemons[h].Logs("tidied up")
 		}
 	})
+	unhurt(t, a, b, "both tenetds ended, as for a newer one, and started again", func(*live) {
+		for _, h := range c.Nodes {
+			c.daemons[h].Terminate()
+		}
+		for _, h := range c.Nodes {
+			c.restart(h)
+		}
+		for _, h := range c.Nodes {
+			c.joined(h)
+			c.daemons[h].Logs("tidied up")
+		}
+	})
 	c.settled()
 }
 

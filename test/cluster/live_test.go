@@ -94,19 +94,27 @@ func (l *live) end() (int, time.Duration) {
 }
 
 // unhurt does something while two containers talk, and fails the test if a datagram is lost by it or the connection
-// dies. A busy machine loses some by itself, but not each time: what costs something costs it in each of three tries.
+// dies. A busy machine loses some by itself, but seldom: a try that costs something has to be made up for by two that do not.
 func unhurt(t *testing.T, a, b *lab.Container, what string, do func(*live)) {
 	t.Helper()
-	const tries = 3
-	for range tries {
+	want := 1 // tries that cost nothing
+	for costly := 0; want > 0 && costly < 2; {
 		l := begin(t, a, b)
 		do(l)
 		l.flows()
 		lost, silence := l.end()
 		t.Logf("%s: %d datagrams lost, nothing for %s (datapath %s)", what, lost, silence, a.Datapath)
-		if lost == 0 || t.Failed() {
+		switch {
+		case t.Failed():
 			return
+		case lost == 0:
+			want--
+		default:
+			costly++
+			want = 2
 		}
 	}
-	t.Errorf("%s: datagrams are lost each time", what)
+	if want > 0 {
+		t.Errorf("%s: datagrams are lost", what)
+	}
 }

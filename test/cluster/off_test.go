@@ -97,17 +97,17 @@ func (s small) loses() {
 	s.t.Logf("between the others %d datagrams are lost, nothing came for %s", lost, silence)
 	for _, h := range []*lab.Host{s.one, s.two} {
 		for _, e := range s.lost {
-			if n := s.leading(h, e); n > 0 {
+			if n := s.leading(h, "small", e); n > 0 {
 				s.t.Errorf("%s has %d flows that lead to %s, on a node that is off", h.Name, n, e.ID)
 			}
 		}
 	}
 }
 
-// leading is how many flows of a node lead to a container on another.
-func (s small) leading(h *lab.Host, to *lab.Container) int {
-	s.t.Helper()
-	owner := pipeline.RemoteOwner(vnet.Remote{Tenant: "blue", Network: "small", Node: vnet.NodeName(to.Name), ID: vnet.Attachment{Container: to.ID, IfName: to.IfName}.ID()})
+// leading is how many flows of a node lead to a container of blue's on another.
+func (c *cluster) leading(h *lab.Host, network vnet.NetworkName, to *lab.Container) int {
+	c.t.Helper()
+	owner := pipeline.RemoteOwner(vnet.Remote{Tenant: "blue", Network: network, Node: vnet.NodeName(to.Name), ID: vnet.Attachment{Container: to.ID, IfName: to.IfName}.ID()})
 	n := 0
 	for _, f := range h.Flows() {
 		if pipeline.OwnerOf(f.Cookie) == owner {
@@ -131,7 +131,7 @@ func (s small) returns() {
 func TestNodeThatIsOffKeepsItsAddresses(t *testing.T) {
 	s := newSmall(t, "--grace=1h")
 	for _, e := range s.lost {
-		if s.leading(s.one, e) == 0 {
+		if s.leading(s.one, "small", e) == 0 {
 			t.Error("no flow leads to it: this test proves nothing")
 		}
 	}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -108,6 +109,17 @@ func TestEncapsulations(t *testing.T) {
 				e.Echo(80)
 				all = append(all, e)
 				wires[h] = h.Wire().Capture()
+			}
+			var listed []struct {
+				Name, VTEP, Encapsulation, State, Version string
+				MTU, Endpoints, Blocks                    int
+			}
+			lab.Must(t, json.Unmarshal([]byte(c.ctl(c.Nodes[0], "node", "list", "-o", "json")), &listed))
+			for i, h := range c.Nodes {
+				n := listed[i]
+				if n.Name != h.Name || n.VTEP != vtep(h).String() || n.Encapsulation != wants[h] || n.State != "runs" || n.Version == "" || n.MTU != 1500 || n.Endpoints != 1 || n.Blocks != 2 {
+					t.Errorf("%s is listed as %+v", h.Name, n)
+				}
 			}
 			header := map[string]int{"IPv4": 50, "IPv6": 70}[family]
 			c.reachEachOther(all...)
