@@ -92,11 +92,21 @@ connection that there is is found by its --source-port.
 func (a *app) trace(ctx context.Context, n *node.Node, from vnet.Endpoint, to string, p node.Probe) error {
 	p.From = from
 	view := traceView{From: from.Attachment.String(), Notes: []string{}}
-	err := n.Store.View(ctx, func(tx store.Tx) error {
-		var err error
-		p.To, view.Notes, err = target(tx, from, to, p.Source)
-		return err
-	})
+	look := func(others []vnet.Remote) error {
+		return n.Store.View(ctx, func(tx store.Tx) error {
+			var err error
+			p.To, view.Notes, err = target(tx, others, from, to, p.Source)
+			return err
+		})
+	}
+	err := look(nil)
+	if errors.Is(err, vnet.ErrNotFound) && n.Clustered() { // of those on a wire and of other tenants the node knows nothing
+		others, failed := a.elsewhere(ctx, n, store.Endpoints)
+		if failed != nil {
+			return failed
+		}
+		err = look(others)
+	}
 	if err != nil {
 		return err
 	}
@@ -107,8 +117,9 @@ func (a *app) trace(ctx context.Context, n *node.Node, from vnet.Endpoint, to st
 	return a.print(view, func(w io.Writer) { showTrace(w, view) })
 }
 
-// target finds the address that TO means to the sender, and what the reader should know of it.
-func target(tx store.Tx, from vnet.Endpoint, text string, source netip.Addr) (netip.Addr, []string, error) {
+// target finds the address that TO means to the sender, and what the reader should know of it. TO may be one of those others, which
+// the node knows nothing of.
+func target(tx store.Tx, others []vnet.Remote, from vnet.Endpoint, text string, source netip.Addr) (netip.Addr, []string, error) {
 	notes := []string{}
 	if addr, err := netip.ParseAddr(text); err == nil {
 		return addr.WithZone("").Unmap(), notes, nil
@@ -125,6 +136,9 @@ func target(tx store.Tx, from vnet.Endpoint, text string, source netip.Addr) (ne
 		remotes, failed := store.All[vnet.Remote](tx, store.Remotes)
 		if failed != nil {
 			return netip.Addr{}, notes, failed
+		}
+		if len(others) > 0 {
+			remotes = others
 		}
 		if r, found := findRemote(remotes, text); !errors.Is(found, vnet.ErrNotFound) {
 			to, err = endpointOf(r), found

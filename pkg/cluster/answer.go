@@ -115,7 +115,7 @@ func (a *Agent) tell(ctx context.Context, id vnet.EndpointID) error {
 		return err
 	case err != nil:
 		return err
-	case e.Bridge != a.Bridge || net.IsProvider() || e.State != vnet.Ready:
+	case e.Bridge != a.Bridge || e.State != vnet.Ready:
 		return nil
 	}
 	a.mu.Lock()

@@ -37,6 +37,7 @@ type objection struct {
 	why   string
 	whose string // whose it is that the record claims; "" where that is nobody's
 	quiet bool   // it is to be expected, and told to nobody
+	moot  bool   // nothing has to be known of the record, now or later: its key may have gone as well
 }
 
 // changed is what has become of records: those that were written, those that were written and cannot be read, so that they stay what they were,
@@ -112,6 +113,15 @@ func (c *claims[K, R]) change(n changed[K, R]) (map[K]bool, []K) {
 			c.admit(k, w.record)
 			delete(c.out, k)
 			touched[k] = true
+			continue
+		}
+		if why.moot {
+			delete(c.out, k)
+			if _, stood := before[k]; stood {
+				touched[k] = true
+			} else {
+				delete(touched, k)
+			}
 			continue
 		}
 		if !why.quiet && c.out[k].why != why {

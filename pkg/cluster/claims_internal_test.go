@@ -324,3 +324,33 @@ func TestNodesThatChangeAddressesAreFollowed(t *testing.T) {
 }
 
 func vtep(last int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(last)}) }
+
+// Endpoints of a network on a wire are told of, and lead nobody: whether their network is known when they come or not, and
+// whatever they claim. Nothing of them is kept.
+func TestWhoIsOnAWireIsNotLedTo(t *testing.T) {
+	s := newEtcdSays(t)
+	onWire := func(node, id string, last int) etcd.Event {
+		key, text := endpointText(node, id, fmt.Sprintf("10.2.0.%d", last), fmt.Sprintf("0a:58:0a:02:00:%02x", last))
+		change := strings.NewReplacer("blue/web", "blue/lan", `"network":"web"`, `"network":"lan"`)
+		return s.event(change.Replace(key), change.Replace(text))
+	}
+	out := func(want int) {
+		t.Helper()
+		if n := len(s.tenants["blue"].claims.out); n != want {
+			t.Errorf("%d records are kept that are not taken over, not %d", n, want)
+		}
+	}
+	s.tells(s.endpoint("n2", "a", 2), onWire("n2", "early", 3))
+	out(1)
+	s.hears(map[string]string{"networks/blue/lan": `{"tenant":"blue","name":"lan","vni":8,"subnets":[{"prefix":"10.2.0.0/24"}],"provider":{"uplink":"lan","vlan":7}}`})
+	must(t, s.reconsider(t.Context()))
+	s.tells(onWire("n2", "late", 4), onWire("n3", "twin", 4))
+	s.wants("told of", "n2/a 10.1.0.2")
+	out(0)
+	s.lists()
+	s.wants("listed", "n2/a 10.1.0.2")
+	s.begins()
+	s.wants("begun anew", "n2/a 10.1.0.2")
+	out(0)
+	s.says(0, "left out of account")
+}

@@ -67,10 +67,13 @@ func (n *neighbours) in(r vnet.Ref) neighbourhood {
 
 // fits says why an endpoint cannot be one of its network. As long as that is not known, none is.
 func (n *neighbours) fits(r vnet.Remote) objection {
+	net := n.in(r.Ref())
+	if net.known && net.IsProvider() {
+		return objection{why: "the wire leads to it", quiet: true, moot: true}
+	}
 	if len(r.Addrs) == 0 {
 		return objection{}
 	}
-	net := n.in(r.Ref())
 	if !net.known {
 		return objection{why: "its network is still to come", quiet: true}
 	}

@@ -91,9 +91,6 @@ func (a *Agent) local(ctx context.Context) (local, error) {
 						return err
 					}
 				}
-				if net.IsProvider() { // others of it are on the wire
-					continue
-				}
 				l.networks[e.Ref()] = net
 				l.tenants[e.Tenant] = true
 				if e.State == vnet.Ready {
