@@ -232,7 +232,7 @@ func (o own) knows() map[string]string {
 }
 
 // wants is what the node should have of it: what is declared, the other nodes, and all endpoints of the tenants that have
-// one here, but for those on nodes that are off. Of other tenants it may keep for a while what it has.
+// one here, but for those on nodes that are off, and those on a wire. Of other tenants it may keep for a while what it has.
 func (o own) wants(h *lab.Host, there map[string]string) map[string]string {
 	want := map[string]string{}
 	for key, text := range there {
@@ -247,6 +247,11 @@ func (o own) wants(h *lab.Host, there map[string]string) map[string]string {
 			_, off := there["off/"+p[3]]
 			here := slices.ContainsFunc(o.endpoints, func(e vnet.Endpoint) bool { return string(e.Tenant) == p[1] })
 			remote := store.Remotes + strings.TrimPrefix(key, store.Endpoints)
+			var net vnet.Network
+			_ = json.Unmarshal([]byte(there[store.NetworksOf(vnet.TenantName(p[1]))+p[2]]), &net)
+			if net.IsProvider() {
+				continue
+			}
 			if _, has := o.records[remote]; p[3] != h.Name && !off && (here || has) {
 				want[remote] = text
 			}
