@@ -44,7 +44,7 @@ func (a *app) declare(ctx context.Context, manifests []manifest) ([]outcome, err
 		write := func(tx store.Tx) error {
 			outcomes = outcomes[:0]
 			for _, m := range manifests {
-				became, err := m.declare(tx, n.Bridge, limit)
+				became, err := m.declare(tx, n, limit)
 				if err != nil {
 					return m.explain(err)
 				}
@@ -159,13 +159,13 @@ const (
 )
 
 // declare records one object, and says what became of it; limit is what a network's MTU may be.
-func (m manifest) declare(tx store.Tx, bridge string, limit int) (string, error) {
+func (m manifest) declare(tx store.Tx, n *node.Node, limit int) (string, error) {
 	switch m.kind {
 	case kindUplink:
 		u := m.uplink
-		u.Bridge = bridge
+		u.Bridge = n.Bridge
 		_, missing := store.Uplink(tx, u.Name)
-		_, err := store.DeclareUplink(tx, u)
+		_, err := store.DeclareUplink(tx, u, n.Name)
 		return ifNew(missing), err
 	case kindTenant:
 		_, missing := store.Tenant(tx, m.tenant)

@@ -108,7 +108,7 @@ func (a *app) addGroup(cmd *cobra.Command, asked vnet.Group) error {
 			case probe.Interval != 0 && !given("probe-threshold"):
 				probe.Threshold = stands.Probe.Threshold
 			}
-			if became, err = m.declare(tx, n.Bridge, 0); err != nil {
+			if became, err = m.declare(tx, n, 0); err != nil {
 				return m.explain(err)
 			}
 			return nil

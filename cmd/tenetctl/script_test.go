@@ -139,7 +139,7 @@ func uplink(ts *testscript.TestScript, _ bool, args []string) {
 	n := node.Open(node.Config{Bridge: "br-tenet", DataDir: filepath.Join(ts.Getenv("WORK"), "data")}, nil)
 	defer n.Close()
 	ts.Check(n.Store.Update(context.Background(), func(tx store.Tx) error {
-		_, err := store.DeclareUplink(tx, vnet.Uplink{Name: vnet.UplinkName(args[0]), NIC: args[1], VLANs: vlans, Bridge: "br-tenet"})
+		_, err := store.DeclareUplink(tx, vnet.Uplink{Name: vnet.UplinkName(args[0]), NIC: args[1], VLANs: vlans, Bridge: "br-tenet"}, "")
 		return err
 	}))
 }

@@ -77,15 +77,9 @@ on the node through it may be cut off for a moment.`,
 			}
 			o := outcome{kindUplink, args[0], "unchanged"}
 			err = a.on(cmd.Context(), func(ctx context.Context, n *node.Node) error {
-				if n.Clustered() {
-					declare := func(tx store.Tx) error { _, err := store.DeclareUplink(tx, u); return err }
-					if err := a.changeCluster(ctx, n, declare); err != nil {
-						return err
-					}
-				}
-				_, made, err := n.AddUplink(ctx, u, force)
+				made, err := a.addUplink(ctx, n, u, force)
 				if made {
-					o.Outcome = "created"
+					o.Outcome = created
 				}
 				return err
 			})
@@ -240,14 +234,15 @@ func newUplinkDel(a *app) *cobra.Command {
 		Args: exactly("NAME"), ValidArgsFunction: a.completeUplinks(1),
 		Long: `del takes the NIC out of the uplink's bridge, moves the host's addresses and
 routes back to it, and removes the bridge. It refuses while a network is on the
-uplink.`,
+uplink.
+
+In a cluster it refuses while a container of this node is in such a network. The
+cluster forgets the uplink with the last node that had a NIC on it, if no network
+is left; if etcd does not answer nothing is changed.`,
 		Example: "  tenetctl uplink del lan",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := a.on(cmd.Context(), func(ctx context.Context, n *node.Node) error {
-				if err := n.DelUplink(ctx, vnet.UplinkName(args[0])); err != nil || !n.Clustered() {
-					return err
-				}
-				return a.changeCluster(ctx, n, func(tx store.Tx) error { return store.ForgetUplink(tx, vnet.UplinkName(args[0])) })
+				return a.delUplink(ctx, n, vnet.UplinkName(args[0]))
 			})
 			if err != nil {
 				return err

@@ -25,6 +25,7 @@ import (
 type luggage struct {
 	member   bool // it is one already, and brings no declarations
 	tenants  []vnet.Tenant
+	uplinks  []vnet.Uplink // a member's are told of by tellUplinks
 	networks []vnet.Network
 	groups   []vnet.Group
 	chains   []vnet.Chain
@@ -49,6 +50,11 @@ func (a *Agent) luggage(ctx context.Context) (luggage, error) {
 			l = luggage{member: member, legs: map[vnet.ChainRef][]vnet.Leg{}, serving: a.instances(serving, !member)}
 			if member && emptied {
 				a.log.Error("etcd has nothing of the cluster any more: this node declares anew what it knows of it", "node", a.Name)
+			}
+			if !member {
+				if l.uplinks, err = store.All[vnet.Uplink](tx, store.Uplinks); err != nil {
+					return err
+				}
 			}
 			if !member || emptied {
 				for _, read := range []func() error{
@@ -116,9 +122,14 @@ func (l luggage) bring(tx store.Tx, me vnet.NodeName) error {
 			return err
 		}
 	}
+	for _, u := range l.uplinks {
+		_, err := store.DeclareUplink(tx, u, me)
+		if err := clash("uplink "+string(u.Name), err); err != nil {
+			return err
+		}
+	}
 	for _, n := range l.networks {
-		_, err := store.DeclareNetwork(tx, n)
-		if err := clash("network "+n.Ref().String(), err); err != nil {
+		if err := clash("network "+n.Ref().String(), store.BringNetwork(tx, n)); err != nil {
 			return err
 		}
 	}

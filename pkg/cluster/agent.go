@@ -85,6 +85,7 @@ type Agent struct {
 	published map[vnet.EndpointID]published
 	toldUnder clientv3.LeaseID           // the lease under which it was asked what etcd has of this node's
 	functions map[string]vnet.Instance   // as etcd has this node's
+	uplinks   map[vnet.UplinkName]string // as etcd was told of this node's: their VLANs
 	unplanned bool                       // and chains do not go by them yet
 	echoes    echoes                     // of the functions
 	conflicts map[vnet.EndpointID]string // endpoints that the cluster does not want, and why

@@ -240,7 +240,7 @@ func remove(ctx context.Context, s Authority, name vnet.NodeName, conditions ...
 			}
 		}
 		if len(ops) == 0 {
-			if err := s.Update(ctx, planAll); err != nil { // before the record: cut short here, it is done again
+			if err := s.Update(ctx, func(tx store.Tx) error { return errors.Join(store.KeepUplinks(tx, name), planAll(tx)) }); err != nil { // before the record: cut short here, it is done again
 				return false, err
 			}
 			ops = []clientv3.Op{clientv3.OpDelete(prefix + nodeKey(name)), clientv3.OpDelete(prefix + offKey(name)), clientv3.OpDelete(prefix + graceKey(name)), clientv3.OpDelete(prefix + drainKey(name)), clientv3.OpDelete(prefix + useKey(name)), clientv3.OpDelete(prefix + doubtKey(name)), clientv3.OpDelete(prefix + reachedKey(name))}

@@ -40,7 +40,7 @@ func (a *Agent) readPublished(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	clear(a.published)
-	a.functions = nil // they are told once more
+	a.functions, a.uplinks = nil, nil // they are told once more
 	for _, kv := range got.Kvs {
 		var r vnet.Remote
 		if err := store.DecodeShared(string(kv.Key), kv.Value, &r); err != nil || a.etcd.Prefix()+heldEndpointKey(r) != string(kv.Key) {
@@ -71,14 +71,18 @@ type local struct {
 	endpoints map[vnet.EndpointID]vnet.Remote
 	tenants   map[vnet.TenantName]bool
 	networks  map[vnet.Ref]vnet.Network // that somebody is in
+	uplinks   []vnet.Uplink
 }
 
 func (a *Agent) local(ctx context.Context) (local, error) {
-	l := local{map[vnet.EndpointID]vnet.Remote{}, map[vnet.TenantName]bool{}, map[vnet.Ref]vnet.Network{}}
+	l := local{endpoints: map[vnet.EndpointID]vnet.Remote{}, tenants: map[vnet.TenantName]bool{}, networks: map[vnet.Ref]vnet.Network{}}
 	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
 		return n.Store.View(ctx, func(tx store.Tx) error {
 			endpoints, err := store.All[vnet.Endpoint](tx, store.Endpoints)
 			if err != nil {
+				return err
+			}
+			if l.uplinks, err = store.All[vnet.Uplink](tx, store.Uplinks); err != nil {
 				return err
 			}
 			for _, e := range endpoints {
@@ -144,7 +148,7 @@ func (a *Agent) follow(ctx context.Context) bool {
 			errs = append(errs, notRefused(a.publish(ctx, r, l.networks[r.Ref()])))
 		}
 	}
-	errs = append(errs, a.tellFunctions(ctx))
+	errs = append(errs, a.tellFunctions(ctx), a.tellUplinks(ctx, l.uplinks))
 	for _, net := range l.networks {
 		errs = append(errs, a.ahead(ctx, net))
 	}

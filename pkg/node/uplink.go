@@ -71,7 +71,7 @@ func (n *Node) addUplink(ctx context.Context, u vnet.Uplink, force bool) (vnet.U
 	err = n.Store.Update(ctx, func(tx store.Tx) error {
 		old, err := store.Uplink(tx, u.Name)
 		recorded, leaving = err == nil, old.Leaving
-		if u, err = store.DeclareUplink(tx, u); err != nil || recorded {
+		if u, err = store.DeclareUplink(tx, u, n.Name); err != nil || recorded {
 			return err
 		}
 		return store.KeepUplinkHost(tx, u.Name, host)

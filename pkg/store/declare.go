@@ -49,6 +49,17 @@ func DeclareTenant(tx Tx, name vnet.TenantName) (vnet.Tenant, error) {
 // network as it stands. A declaration that differs from what stands is a vnet.ErrExists that
 // names the field; so is a subnet that overlaps another network of the tenant, or a VNI in use.
 func DeclareNetwork(tx Tx, n vnet.Network) (vnet.Network, error) {
+	return declareNetwork(tx, n, takeProvider)
+}
+
+// BringNetwork is DeclareNetwork in a cluster's store for one that stands on a node: every node has all networks, but not the
+// uplinks of others.
+func BringNetwork(tx Tx, n vnet.Network) error {
+	_, err := declareNetwork(tx, n, bringProvider)
+	return err
+}
+
+func declareNetwork(tx Tx, n vnet.Network, provide func(Tx, vnet.Network) error) (vnet.Network, error) {
 	n, err := n.Normal()
 	if err != nil {
 		return n, err
@@ -67,7 +78,7 @@ func DeclareNetwork(tx Tx, n vnet.Network) (vnet.Network, error) {
 	if err := checkOverlap(tx, n); err != nil {
 		return n, err
 	}
-	if err := takeProvider(tx, n); err != nil {
+	if err := provide(tx, n); err != nil {
 		return n, err
 	}
 	if n.VNI == 0 {

@@ -34,6 +34,7 @@ const (
 	instances   = "instance-numbers/"
 	legNumbers  = "leg-numbers/"
 	uplinkHosts = "uplink-hosts/"
+	uplinkNodes = "uplink-nodes/"
 	gateways    = "gateways/"
 	transits    = "transits/"
 	zones       = "zones/"
@@ -111,6 +112,11 @@ func uplinkKey(u vnet.UplinkName) string { return Uplinks + string(u) }
 
 // uplinkHostKey is where what an uplink took over from the host is kept.
 func uplinkHostKey(u vnet.UplinkName) string { return uplinkHosts + string(u) }
+
+// uplinkNodesOf is the prefix of the nodes of a cluster that have a NIC on an uplink.
+func uplinkNodesOf(u vnet.UplinkName) string { return uplinkNodes + string(u) + "/" }
+
+func uplinkNodeKey(u vnet.UplinkName, n vnet.NodeName) string { return uplinkNodesOf(u) + string(n) }
 
 // providerKey leads from a VLAN of an uplink to the network that it is.
 func providerKey(p vnet.Provider) string { return fmt.Sprintf("%s%d", providersOf(p.Uplink), p.VLAN) }

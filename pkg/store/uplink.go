@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/tenet-cni/tenet/pkg/vnet"
 )
@@ -21,14 +23,15 @@ func Uplink(tx Tx, name vnet.UplinkName) (vnet.Uplink, error) {
 // DeclareUplink records the uplink for the bridge that it names, with an OpenFlow port number, and returns it as it
 // stands; a removal that was begun is called off. vnet.ErrExists if it stands otherwise, or if another has its NIC.
 //
-// In a cluster it is declared once, with its VLANs alone: the NIC is a node's own matter.
-func DeclareUplink(tx Tx, u vnet.Uplink) (vnet.Uplink, error) {
+// In a cluster it is declared once, with its VLANs alone, and what is recorded of the NIC is that the node has one: it is a
+// node's own matter. vnet.ErrInvalid if a network is on another VLAN of it.
+func DeclareUplink(tx Tx, u vnet.Uplink, node vnet.NodeName) (vnet.Uplink, error) {
 	u, err := u.Normal()
 	if err != nil {
 		return u, err
 	}
 	if isShared(tx) {
-		return u, shareUplink(tx, u)
+		return u, shareUplink(tx, u, node)
 	}
 	others, err := All[vnet.Uplink](tx, Uplinks)
 	if err != nil {
@@ -59,25 +62,73 @@ func DeclareUplink(tx Tx, u vnet.Uplink) (vnet.Uplink, error) {
 	return u, Save(tx, uplinkKey(u.Name), u)
 }
 
-func shareUplink(tx Tx, u vnet.Uplink) error {
+func shareUplink(tx Tx, u vnet.Uplink, node vnet.NodeName) error {
 	stands, err := Uplink(tx, u.Name)
 	switch {
 	case errors.Is(err, vnet.ErrNotFound):
-		return Save(tx, uplinkKey(u.Name), vnet.Uplink{Name: u.Name, VLANs: u.VLANs})
+		if err := carries(tx, u); err != nil {
+			return err
+		}
+		err = Save(tx, uplinkKey(u.Name), vnet.Uplink{Name: u.Name, VLANs: u.VLANs})
 	case err == nil && !slices.Equal(stands.VLANs, u.VLANs):
 		err = vnet.WithHint(vnet.Existsf("uplink %s stands in the cluster and is declared differently: vlans %q", u.Name, stands.VLANs),
 			"it is the same wire on all nodes: name another, or delete it first: tenetctl uplink del %s", u.Name)
 	}
-	return err
+	if err != nil || tx.Get(uplinkNodeKey(u.Name, node)) != nil {
+		return err
+	}
+	return tx.Put(uplinkNodeKey(u.Name, node), []byte(node))
 }
 
-// ForgetUplink removes an uplink from a cluster's store, unless a network is on it.
-func ForgetUplink(tx Tx, name vnet.UplinkName) error {
+// carries fails if a network is on a VLAN of the uplink that is not among its own: it was declared when the uplink's record had
+// gone (BringNetwork).
+func carries(tx Tx, u vnet.Uplink) error {
+	return tx.Range(providersOf(u.Name), func(key string, ref []byte) error {
+		vlan, err := strconv.Atoi(strings.TrimPrefix(key, providersOf(u.Name)))
+		if err == nil && !u.VLANs.Contains(vlan) {
+			err = vnet.Invalidf("uplink %s: network %s is VLAN %d of it, which is not among %s", u.Name, ref, vlan, u.VLANs)
+		}
+		return err
+	})
+}
+
+// UplinkNodes returns which nodes of a cluster have a NIC on the uplink.
+func UplinkNodes(tx Tx, name vnet.UplinkName) ([]vnet.NodeName, error) {
+	var nodes []vnet.NodeName
+	err := tx.Range(uplinkNodesOf(name), func(key string, _ []byte) error {
+		nodes = append(nodes, vnet.NodeName(strings.TrimPrefix(key, uplinkNodesOf(name))))
+		return nil
+	})
+	slices.Sort(nodes)
+	return nodes, err
+}
+
+// ForgetUplink has a cluster's store say that the node has no NIC on the uplink any more. The uplink goes with the last that
+// had one, unless a network is on it.
+func ForgetUplink(tx Tx, name vnet.UplinkName, node vnet.NodeName) error {
+	if err := tx.Delete(uplinkNodeKey(name, node)); err != nil {
+		return err
+	}
+	nodes, err := UplinkNodes(tx, name)
+	if err != nil || len(nodes) > 0 {
+		return err
+	}
 	used, err := UplinkNetworks(tx, name)
 	if err != nil || len(used) > 0 {
 		return err
 	}
 	return tx.Delete(uplinkKey(name))
+}
+
+// KeepUplinks is ForgetUplink for all uplinks of the node but those.
+func KeepUplinks(tx Tx, node vnet.NodeName, those ...vnet.UplinkName) error {
+	all, err := All[vnet.Uplink](tx, Uplinks)
+	for _, u := range all {
+		if err == nil && !slices.Contains(those, u.Name) && tx.Get(uplinkNodeKey(u.Name, node)) != nil {
+			err = ForgetUplink(tx, u.Name, node)
+		}
+	}
+	return err
 }
 
 // UplinkHost returns what KeepUplinkHost kept for the uplink, nil if it kept nothing.
@@ -169,6 +220,19 @@ func takeProvider(tx Tx, n vnet.Network) error {
 	if err != nil {
 		return err
 	}
+	return takeVLAN(tx, n, u)
+}
+
+// bringProvider is takeProvider for a network that stood: its uplink may be still to come, from a node that has a NIC on it.
+func bringProvider(tx Tx, n vnet.Network) error {
+	err := takeProvider(tx, n)
+	if errors.Is(err, vnet.ErrNotFound) {
+		err = takeVLAN(tx, n, vnet.Uplink{})
+	}
+	return err
+}
+
+func takeVLAN(tx Tx, n vnet.Network, u vnet.Uplink) error {
 	if u.Leaving {
 		return vnet.WithHint(vnet.Existsf("provider: uplink %s is being removed", u.Name), "finish or call off its removal: tenetctl uplink del %s, or add it again", u.Name)
 	}

@@ -2,6 +2,8 @@ package store_test
 
 import (
 	"errors"
+	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/tenet-cni/tenet/pkg/store"
@@ -18,7 +20,7 @@ func uplink(t *testing.T, s store.Store, name vnet.UplinkName, nic string, vlans
 	var u vnet.Uplink
 	err = s.Update(t.Context(), func(tx store.Tx) error {
 		var err error
-		u, err = store.DeclareUplink(tx, vnet.Uplink{Name: name, NIC: nic, VLANs: list, Bridge: "br-tenet"})
+		u, err = store.DeclareUplink(tx, vnet.Uplink{Name: name, NIC: nic, VLANs: list, Bridge: "br-tenet"}, "")
 		return err
 	})
 	return u, err
@@ -98,4 +100,51 @@ func TestAnUplinkGoesOnlyWithoutNetworksAndNoneComesMeanwhile(t *testing.T) {
 	if _, err := declare(t, s, onWire); err != nil {
 		t.Error(err)
 	}
+}
+
+// A cluster's uplink stands while a node has a NIC on it or a network is on it. One that comes after its networks has their VLANs.
+func TestAClustersUplinkGoesWithItsLastUser(t *testing.T) {
+	s := empty(t)
+	vlans := func(text string) vnet.VLANs {
+		list, err := vnet.ParseVLANs(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	lan := vnet.Uplink{Name: "lan", NIC: "eth1", VLANs: vlans("100-199")}
+	net := vnet.Network{Tenant: "blue", Name: "office", Subnets: []vnet.Subnet{{Prefix: netip.MustParsePrefix("10.0.0.0/24")}}, Provider: vnet.Provider{Uplink: "lan", VLAN: 100}}
+	stands := func(tx store.Tx, want bool, when string) {
+		t.Helper()
+		if _, err := store.Uplink(tx, "lan"); errors.Is(err, vnet.ErrNotFound) == want {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	update(t, s, func(tx store.Tx) error {
+		tx = shared{tx}
+		if _, err := store.DeclareNetwork(tx, net); !errors.Is(err, vnet.ErrNotFound) {
+			t.Errorf("a network comes before its uplink: %v", err)
+		}
+		if err := store.BringNetwork(tx, net); err != nil {
+			return err
+		}
+		if _, err := store.DeclareUplink(tx, vnet.Uplink{Name: "lan", NIC: "eth1", VLANs: vlans("7")}, "n1"); !errors.Is(err, vnet.ErrInvalid) {
+			t.Errorf("an uplink comes that lacks a VLAN in use: %v", err)
+		}
+		for _, node := range []vnet.NodeName{"n2", "n1", "n2"} {
+			if _, err := store.DeclareUplink(tx, lan, node); err != nil {
+				return err
+			}
+		}
+		if nodes, err := store.UplinkNodes(tx, "lan"); err != nil || !slices.Equal(nodes, []vnet.NodeName{"n1", "n2"}) {
+			t.Errorf("it is on %v, %v", nodes, err)
+		}
+		err := errors.Join(store.KeepUplinks(tx, "n1"), store.KeepUplinks(tx, "n2", "lan"))
+		stands(tx, true, "with a node")
+		err = errors.Join(err, store.ForgetUplink(tx, "lan", "n2"))
+		stands(tx, true, "with a network")
+		err = errors.Join(err, store.DeleteNetwork(tx, net.Ref()), store.ForgetUplink(tx, "lan", "n3"))
+		stands(tx, false, "with nobody")
+		return err
+	})
 }

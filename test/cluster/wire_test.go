@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,14 +34,14 @@ func (c *cluster) office(h *lab.Host) {
 	c.network(h, "blue/office", "--subnet", office4, "--subnet", office6, "--provider", "lan:100")
 }
 
-// refused fails the test unless tenetctl refuses that, with these words and a hint.
+// refused fails the test unless tenetctl refuses that, with these words.
 func (c *cluster) refused(h *lab.Host, words []string, args ...string) {
 	c.t.Helper()
 	out, err := h.Tenetctl(args...)
 	if err == nil {
 		c.t.Errorf("%s: tenetctl %v works: %s", h.Name, args, out)
 	}
-	for _, w := range append(words, "\nhint: ") {
+	for _, w := range words {
 		if !strings.Contains(out, w) {
 			c.t.Errorf("%s: tenetctl %v says %s, and not %q", h.Name, args, out, w)
 		}
@@ -101,4 +103,146 @@ func TestNetworkOnAWireSpansNodes(t *testing.T) {
 		return err == nil
 	})
 	c.settled()
+}
+
+// onWire are the nodes that etcd says have a NIC on the uplink lan; nil: it does not have the uplink.
+func (c *cluster) onWire() []string {
+	c.t.Helper()
+	if _, stands := c.records("uplinks/")["uplinks/lan"]; !stands {
+		return nil
+	}
+	nodes := []string{}
+	for key := range c.records("uplink-nodes/lan/") {
+		nodes = append(nodes, strings.TrimPrefix(key, "uplink-nodes/lan/"))
+	}
+	slices.Sort(nodes)
+	return nodes
+}
+
+func (c *cluster) comesOnWire(want ...string) {
+	c.t.Helper()
+	lab.Eventually(c.t, fmt.Sprint("etcd to know ", want, " on the wire"), func() bool { now := c.onWire(); return now != nil && slices.Equal(now, want) })
+}
+
+// A node that was one on its own brings its uplinks, too: others may have a NIC on the same wire.
+func TestJoiningBringsUplinks(t *testing.T) {
+	c := onEtcd(t, lab.NewFleet(t, 3), 1)
+	own, n2, other := c.Nodes[0], c.Nodes[1], c.Nodes[2]
+	joinedByWire(own, n2)
+	for _, h := range []*lab.Host{own, other} {
+		alone(h)
+	}
+	c.uplink(own)
+	c.ctl(own, "network", "add", "blue/office", "--subnet", office4, "--subnet", office6, "--provider", "lan:100")
+	a := own.Attach("a", own.Conf("blue", "office"))
+	c.begin(own, nil)
+	c.joined(own)
+	c.begin(n2, nil)
+	c.joined(n2)
+	c.comesOnWire("n1")
+	c.uplink(n2)
+	c.comesOnWire("n1", "n2")
+	b := n2.Attach("b", n2.Conf("blue", "office"))
+	c.meet(a, b)
+	different(t, a, b)
+	c.settled(own, n2)
+
+	other.Sh("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "end1")
+	other.Sh("ip", "link", "set", "eth1", "up")
+	c.ctl(other, "uplink", "add", "lan", "--nic", "eth1", "--vlans", "7")
+	c.begin(other, nil)
+	if code := c.daemons[other].Ends(); code != 1 {
+		t.Errorf("tenetd ends with %d", code)
+	}
+	if log := c.daemons[other].Log(); !strings.Contains(log, "uplink lan: uplink lan stands in the cluster and is declared differently") || !strings.Contains(log, "conflicts with the cluster:") {
+		t.Errorf("it does not say what is in the way:\n%s", log)
+	}
+	c.comesOnWire("n1", "n2")
+}
+
+// An etcd that was emptied gets uplinks and networks on wires back, whichever node comes first.
+func TestAnEmptiedEtcdGetsUplinksBack(t *testing.T) {
+	for what, order := range map[string][]int{"who is on the wire comes first": {0, 1, 2}, "who is not comes first": {2, 1, 0}} {
+		t.Run(what, func(t *testing.T) {
+			c := newCluster(t, 3, 1)
+			n1, n2 := c.Nodes[0], c.Nodes[1]
+			joinedByWire(n1, n2)
+			c.uplink(n1, n2)
+			c.office(n1)
+			a, b := n1.Attach("a", n1.Conf("blue", "office")), n2.Attach("b", n2.Conf("blue", "office"))
+			c.meet(a, b)
+			c.settled()
+			c.empties()
+			for _, i := range order {
+				c.restart(c.Nodes[i])
+				c.joined(c.Nodes[i])
+			}
+			c.comesOnWire("n1", "n2")
+			c.settled()
+			c.meet(a, b)
+			c.network(c.Nodes[2], "blue/more", "--subnet", db4, "--provider", "lan:101")
+			c.refused(c.Nodes[2], []string{"VLAN 100 of uplink lan is network blue/office"}, "network", "add", "red/office", "--subnet", office4, "--provider", "lan:100")
+		})
+	}
+}
+
+// An uplink stands in the cluster as long as a node has a NIC on it, or a network is on it, whatever is cut short.
+func TestAnUplinkGoesWithItsLastNode(t *testing.T) {
+	c := newCluster(t, 3, 1, shortLease...)
+	n1, n2, n3 := c.Nodes[0], c.Nodes[1], c.Nodes[2]
+	joinedByWire(n1, n2)
+	c.uplink(n1, n2)
+	c.office(n1)
+	b := n2.Attach("b", n2.Conf("blue", "office"))
+
+	c.etcdDies()
+	before := n1.Snapshot()
+	c.refused(n1, []string{"uplink lan stays as it is", "\nhint: "}, "uplink", "del", "lan")
+	lab.Same(t, before, n1.Snapshot())
+	c.etcdLives()
+	lab.Eventually(t, "etcd to answer", func() bool {
+		_, err := n1.Tenetctl("uplink", "del", "lan") // in whose network there is nobody here
+		return err == nil
+	})
+	c.comesOnWire("n2")
+	c.refused(n1, []string{"uplink lan is not on this node but on n2"}, "uplink", "del", "lan")
+	c.refused(n2, []string{"still carries network blue/office"}, "uplink", "del", "lan")
+	c.refused(n1, []string{"nic eth9"}, "uplink", "add", "lan", "--nic", "eth9", "--vlans", "100-199")
+	c.comesOnWire("n2")
+
+	b.Del()
+	c.ctl(n2, "uplink", "del", "lan")
+	c.comesOnWire()
+	c.refused(n3, []string{"still carries network blue/office"}, "uplink", "del", "lan")
+	c.refused(n1, []string{"declared differently"}, "uplink", "add", "lan", "--nic", "eth1", "--vlans", "7")
+	lab.Eventually(t, "the network to be free", func() bool {
+		_, err := n3.Tenetctl("network", "del", "blue/office")
+		return err == nil
+	})
+	c.ctl(n3, "uplink", "del", "lan")
+	if nodes := c.onWire(); nodes != nil {
+		t.Errorf("the uplink still stands, with %v", nodes)
+	}
+
+	// Cut short between the node and etcd it is finished by whoever comes, and so is that of a node that is no more.
+	c.uplink(n1, n2)
+	_, err := c.etcd.Client().Put(t.Context(), etcdPrefix+"uplink-nodes/lan/n3", "n3")
+	lab.Must(t, err)
+	c.ctl(n3, "uplink", "del", "lan")
+	c.comesOnWire("n1", "n2")
+	c.daemons[n1].Terminate()
+	_, err = c.etcd.Client().Delete(t.Context(), etcdPrefix+"uplink-nodes/lan/n1")
+	lab.Must(t, err)
+	c.restart(n1)
+	c.comesOnWire("n1", "n2")
+	c.daemons[n2].Terminate()
+	lab.Eventually(t, "a node to be removed that has ended", func() bool {
+		_, err := n1.Tenetctl("node", "del", "n2")
+		return err == nil
+	})
+	c.comesOnWire("n1")
+	c.ctl(n1, "uplink", "del", "lan")
+	if nodes := c.onWire(); nodes != nil {
+		t.Errorf("the uplink still stands, with %v", nodes)
+	}
 }

@@ -1,0 +1,75 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/tenet-cni/tenet/pkg/node"
+	"github.com/tenet-cni/tenet/pkg/store"
+	"github.com/tenet-cni/tenet/pkg/vnet"
+)
+
+// tellUplinks tells the cluster which uplinks this node has a NIC on, if it was told otherwise or may have lost it. Tenetctl does
+// that too, when one comes or goes: this makes up for what was cut short, for an etcd that was emptied, and for a node that was
+// removed while it was away. One that stands in the cluster with other VLANs is said, and left: what is here goes on.
+func (a *Agent) tellUplinks(ctx context.Context, own []vnet.Uplink) error {
+	a.mu.Lock()
+	told := a.uplinks != nil && maps.Equal(a.uplinks, vlansOf(own))
+	a.mu.Unlock()
+	if told {
+		return nil
+	}
+	var odd []error
+	_, err := a.update(ctx, func(tx store.Tx) error {
+		odd = nil
+		if err := a.inSession(tx); err != nil {
+			return err
+		}
+		var err error
+		if own, err = a.ownUplinks(ctx); err != nil { // once more: etcd may have let this wait
+			return err
+		}
+		for _, u := range own {
+			_, err := store.DeclareUplink(tx, u, a.Name)
+			switch {
+			case errors.Is(err, vnet.ErrExists), errors.Is(err, vnet.ErrInvalid):
+				odd = append(odd, err)
+			case err != nil:
+				return err
+			}
+		}
+		return store.KeepUplinks(tx, a.Name, slices.Collect(maps.Keys(vlansOf(own)))...)
+	})
+	if err != nil {
+		return err
+	}
+	for _, err := range odd {
+		a.log.Error("an uplink of this node is another in the cluster", "error", err, "hint", vnet.Hint(err))
+	}
+	a.mu.Lock()
+	a.uplinks = vlansOf(own)
+	a.mu.Unlock()
+	return nil
+}
+
+func (a *Agent) ownUplinks(ctx context.Context) ([]vnet.Uplink, error) {
+	var own []vnet.Uplink
+	err := a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
+		return n.Store.View(ctx, func(tx store.Tx) error {
+			var err error
+			own, err = store.All[vnet.Uplink](tx, store.Uplinks)
+			return err
+		})
+	})
+	return own, err
+}
+
+func vlansOf(uplinks []vnet.Uplink) map[vnet.UplinkName]string {
+	of := map[vnet.UplinkName]string{}
+	for _, u := range uplinks {
+		of[u.Name] = u.VLANs.String()
+	}
+	return of
+}
