@@ -1,7 +1,7 @@
 package cluster
 
 import (
-	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -24,7 +24,7 @@ func TestBlocksAreClaimedAheadAndRest(t *testing.T) {
 	}
 	var names []string
 	for i := range 8 {
-		names = append(names, fmt.Sprint(i))
+		names = append(names, strconv.Itoa(i))
 		d.mustAdd(names[i])
 		if i == 4 {
 			wants("with most of the first free", 1)
