@@ -95,7 +95,7 @@ func (a *Agent) removePaths(ctx context.Context, retired []vnet.Path) error {
 	if err != nil {
 		return err
 	}
-	used, removed := map[vnet.PathID]bool{}, 0
+	used := map[vnet.PathID]bool{}
 	err = a.etcd.View(ctx, func(tx store.Tx) error {
 		return tx.Range(Nodes, func(key string, _ []byte) error {
 			var u pathUse
@@ -119,13 +119,26 @@ func (a *Agent) removePaths(ctx context.Context, retired []vnet.Path) error {
 	if err != nil || len(used) >= len(retired) && !slices.ContainsFunc(retired, func(p vnet.Path) bool { return !used[p.ID] }) {
 		return err
 	}
-	err = a.etcd.Update(ctx, func(tx store.Tx) error {
-		var err error
-		removed, err = paths.Collect(tx, maps.Clone(used), time.Now().Add(-collectPause))
-		return err
-	})
-	if removed > 0 && err == nil {
+	removed, err := collectAll(ctx, a.etcd, used, time.Now().Add(-collectPause))
+	if removed > 0 {
 		a.log.Info("paths that no connection has any more have gone", "paths", removed)
 	}
 	return err
+}
+
+// collectAll removes what paths.Collect does, as often as it takes.
+func collectAll(ctx context.Context, s store.Store, used map[vnet.PathID]bool, before time.Time) (int, error) {
+	removed := 0
+	for {
+		some := 0
+		err := s.Update(ctx, func(tx store.Tx) error {
+			var err error
+			some, err = paths.Collect(tx, used, before)
+			return err
+		})
+		if err != nil || some == 0 {
+			return removed, err
+		}
+		removed += some
+	}
 }

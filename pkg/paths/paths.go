@@ -236,17 +236,21 @@ func couple(groups [][]vnet.Instance) []vnet.Path {
 	return paths
 }
 
-// Collect removes the paths of all chains that have got no new connection since before, and that
-// no connection has any more. It reports how many. It also frees the numbers that rest since
-// before and that no connection has.
+// Collect removes the paths that have got no new connection since before, and that no connection
+// has any more: of no more chains than a transaction of a cluster's store may be about. It reports
+// how many; none are left when it says 0. It also frees the numbers that rest since before and
+// that no connection has.
 func Collect(tx store.Tx, used map[vnet.PathID]bool, before time.Time) (int, error) {
 	unused := func(p vnet.Path) bool { return !p.Serves() && p.Retired.Before(before) && !used[p.ID] }
 	chains, err := store.All[vnet.Chain](tx, store.Chains)
 	if err != nil {
 		return 0, err
 	}
-	removed := 0
+	removed, changed := 0, 0
 	for _, c := range chains {
+		if changed == mostCollected {
+			break
+		}
 		legs, err := store.Legs(tx, c.Ref())
 		if err != nil {
 			return removed, err
@@ -260,6 +264,7 @@ func Collect(tx store.Tx, used map[vnet.PathID]bool, before time.Time) (int, err
 		if removed == had {
 			continue
 		}
+		changed++
 		legs = slices.DeleteFunc(legs, func(l vnet.Leg) bool { return len(l.Groups) == 0 && len(l.Paths) == 0 })
 		if err := store.PutLegs(tx, c.Ref(), legs, before); err != nil {
 			return removed, err
@@ -267,6 +272,9 @@ func Collect(tx store.Tx, used map[vnet.PathID]bool, before time.Time) (int, err
 	}
 	return removed, store.FreePaths(tx, unused)
 }
+
+// mostCollected is how many chains lose paths at once: their numbers are records, too.
+const mostCollected = 32
 
 // Retired returns the paths of all chains that get no new connections, and the numbers at rest as
 // paths without hops, the oldest first.
