@@ -205,7 +205,7 @@ func newNetworkDel(a *app) *cobra.Command {
 				return usagef(cmd, "%w", err)
 			}
 			err = a.on(cmd.Context(), func(ctx context.Context, n *node.Node) error {
-				return a.change(ctx, n, false, func(tx store.Tx) error { return store.DeleteNetwork(tx, ref) })
+				return a.deleteNetwork(ctx, n, ref)
 			})
 			if errors.Is(err, vnet.ErrExists) {
 				return vnet.WithHint(err, "see who: tenetctl endpoint list --network %s", ref)

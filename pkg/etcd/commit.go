@@ -3,11 +3,13 @@ package etcd
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/tenet-cni/tenet/pkg/store"
@@ -95,6 +97,8 @@ func (s *Store) txn(n *snapshot, changes []clientv3.Op) (int64, error) {
 			return r.Header.GetRevision(), nil
 		case err == nil:
 			return 0, nil
+		case errors.Is(err, rpctypes.ErrTooManyOps):
+			return 0, s.explain(sizeError{err, len(changes)})
 		case asRefusal(err) != nil:
 			return 0, s.explain(err)
 		case !unsent(err):

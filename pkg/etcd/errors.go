@@ -60,6 +60,18 @@ func unsent(err error) bool {
 	return errors.Is(err, rpctypes.ErrNoLeader) || strings.Contains(status.Convert(err).Message(), "Error while dialing")
 }
 
+// sizeError says of a change how large it is.
+type sizeError struct {
+	error
+	changes int
+}
+
+func (t sizeError) Error() string {
+	return fmt.Sprintf("a change of %d records is more than etcd takes at once", t.changes)
+}
+
+func (t sizeError) Unwrap() error { return t.error }
+
 // Unsure reports whether a change by Client that ended with this error may have been made nonetheless, or may yet be: its
 // answer was lost.
 func Unsure(err error) bool { return err != nil && asRefusal(err) == nil && !unsent(err) }

@@ -240,7 +240,7 @@ func TestChangeThatEtcdDoesNotTakeIsTold(t *testing.T) {
 				}
 			}
 			return nil
-		}, vnet.ErrExhausted, "--max-txn-ops"},
+		}, vnet.ErrExhausted, "a change of 201 records is more than etcd takes at once make the change in smaller parts, or start etcd with a larger --max-txn-ops"},
 		"too much":                  {storetest.InTurn(storetest.Put("a", mega), storetest.Put("b", mega)), vnet.ErrExhausted, "smaller parts"},
 		"far too much":              {storetest.InTurn(storetest.Put("a", mega), storetest.Put("b", mega), storetest.Put("c", mega)), vnet.ErrExhausted, "smaller parts"},
 		"a record too large":        {storetest.Put("a", mega+"x"), vnet.ErrInvalid, "no more than 1048576"},

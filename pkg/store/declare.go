@@ -105,6 +105,39 @@ func DeleteNetwork(tx Tx, r vnet.Ref) error {
 	if err != nil {
 		return err
 	}
+	if err := NetworkUnused(tx, r); err != nil {
+		return err
+	}
+	var keys []string
+	for _, prefix := range []string{poolsOf(r), addressesOf(r), releasedIn(r), BlocksIn(r)} {
+		err := tx.Range(prefix, func(key string, _ []byte) error {
+			keys = append(keys, key)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := deleteGateway(tx, r); err != nil {
+		return err
+	}
+	if n.IsProvider() {
+		keys = append(keys, providerKey(n.Provider))
+	}
+	for _, key := range append(keys, releasesKey(r), vniKey(n.VNI), networkKey(r)) {
+		if err := tx.Delete(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// NetworkUnused returns a vnet.ErrExists that says what stands in the way of the network's deletion: who is in it, or a chain that
+// names it. vnet.ErrNotFound if there is no such network.
+func NetworkUnused(tx Tx, r vnet.Ref) error {
+	if _, err := Network(tx, r); err != nil {
+		return err
+	}
 	users, err := users(tx, r)
 	if err != nil {
 		return err
@@ -115,17 +148,7 @@ func DeleteNetwork(tx Tx, r vnet.Ref) error {
 	if err := networkUnnamed(tx, r); err != nil {
 		return err
 	}
-	var keys []string
-	var used string
-	for _, prefix := range []string{poolsOf(r), addressesOf(r), releasedIn(r), BlocksIn(r)} {
-		err := tx.Range(prefix, func(key string, _ []byte) error {
-			keys = append(keys, key)
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
+	used := ""
 	err = tx.Range(Leases, func(key string, value []byte) error {
 		lease, err := decode[Lease](key, value)
 		if err == nil && lease.Ref() == r {
@@ -138,17 +161,6 @@ func DeleteNetwork(tx Tx, r vnet.Ref) error {
 	}
 	if used != "" {
 		return vnet.Existsf("network %s still has addresses in use, one by %s", r, used)
-	}
-	if err := deleteGateway(tx, r); err != nil {
-		return err
-	}
-	if n.IsProvider() {
-		keys = append(keys, providerKey(n.Provider))
-	}
-	for _, key := range append(keys, releasesKey(r), vniKey(n.VNI), networkKey(r)) {
-		if err := tx.Delete(key); err != nil {
-			return err
-		}
 	}
 	return nil
 }
