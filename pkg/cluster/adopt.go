@@ -3,11 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
-	"reflect"
-	"strings"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -19,11 +15,13 @@ import (
 
 // A node that was one on its own brings along what it has: what is declared there is declared in the cluster, and the
 // blocks that its addresses lie in are claimed. If anything of it is otherwise there already nothing is changed, and all
-// that is in the way is told at once. So does a member that finds etcd emptied: its store has all that was declared.
+// that is in the way is told at once. So does a member that finds etcd emptied: its store has all that was declared. How it is
+// brought, bring.go says.
 
 // luggage is what a node on its own has.
 type luggage struct {
 	member   bool // it is one already, and brings no declarations
+	refills  bool // but it does, as etcd was emptied
 	tenants  []vnet.Tenant
 	uplinks  []vnet.Uplink // a member's are told of by tellUplinks
 	networks []vnet.Network
@@ -47,16 +45,16 @@ func (a *Agent) luggage(ctx context.Context) (luggage, error) {
 		}
 		return n.Store.View(ctx, func(tx store.Tx) error {
 			_, member := store.Member(tx)
-			l = luggage{member: member, legs: map[vnet.ChainRef][]vnet.Leg{}, serving: a.instances(serving, !member)}
-			if member && emptied {
-				a.log.Error("etcd has nothing of the cluster any more: this node declares anew what it knows of it", "node", a.Name)
+			l = luggage{member: member, refills: member && emptied, legs: map[vnet.ChainRef][]vnet.Leg{}, serving: a.instances(serving, !member)}
+			if l.refills {
+				a.log.Error("etcd was emptied: this node declares anew what it knows of the cluster", "node", a.Name)
 			}
 			if !member {
 				if l.uplinks, err = store.All[vnet.Uplink](tx, store.Uplinks); err != nil {
 					return err
 				}
 			}
-			if !member || emptied {
+			if !member || l.refills {
 				for _, read := range []func() error{
 					func() error { l.tenants, err = store.All[vnet.Tenant](tx, store.Tenants); return err },
 					func() error { l.networks, err = store.All[vnet.Network](tx, store.Networks); return err },
@@ -83,17 +81,23 @@ func (a *Agent) luggage(ctx context.Context) (luggage, error) {
 	return l, err
 }
 
-// emptied reports whether etcd has neither this node nor any tenant: there is no cluster yet, or what there was is lost.
+// emptied reports whether etcd has neither this node nor any tenant: there is no cluster yet, or what there was is lost. The same
+// goes for an etcd of which a node, this one or another, has not finished to fill it again. What this node knows may be more than
+// what that one does, and what has not come yet is not to count as gone here.
 func (a *Agent) emptied(ctx context.Context) (bool, error) {
 	prefix := a.etcd.Prefix()
 	got, err := a.etcd.Client().Txn(ctx).Then(
+		clientv3.OpGet(prefix+refillKey(a.Name), clientv3.WithCountOnly()),
 		clientv3.OpGet(prefix+nodeKey(a.Name), clientv3.WithCountOnly()),
 		clientv3.OpGet(prefix+store.Tenants, clientv3.WithPrefix(), clientv3.WithCountOnly()),
+		clientv3.OpGet(prefix+refills, clientv3.WithPrefix(), clientv3.WithCountOnly()),
 	).Commit()
 	if err != nil {
 		return false, a.etcd.Error(err)
 	}
-	return got.Responses[0].GetResponseRange().Count+got.Responses[1].GetResponseRange().Count == 0, nil
+	has := func(i int) bool { return got.Responses[i].GetResponseRange().Count > 0 }
+	own, node, tenants, others := has(0), has(1), has(2), has(3)
+	return own || !node && (!tenants || others), nil
 }
 
 // placed makes the legs of a chain of a node on its own those that a cluster has, where that node has a name.
@@ -105,97 +109,6 @@ func placed(legs []vnet.Leg, me vnet.NodeName) {
 			}
 		}
 	}
-}
-
-// bring declares in the cluster what the node has. The transaction may be one that is not kept.
-func (l luggage) bring(tx store.Tx, me vnet.NodeName) error {
-	var conflicts []string
-	clash := func(what string, err error) error {
-		if errors.Is(err, vnet.ErrExists) || errors.Is(err, vnet.ErrInvalid) || errors.Is(err, vnet.ErrNotFound) {
-			conflicts = append(conflicts, what+": "+err.Error())
-			return nil
-		}
-		return err
-	}
-	for _, t := range l.tenants {
-		if _, err := store.DeclareTenant(tx, t.Name); err != nil {
-			return err
-		}
-	}
-	for _, u := range l.uplinks {
-		_, err := store.DeclareUplink(tx, u, me)
-		if err := clash("uplink "+string(u.Name), err); err != nil {
-			return err
-		}
-	}
-	for _, n := range l.networks {
-		if err := clash("network "+n.Ref().String(), store.BringNetwork(tx, n)); err != nil {
-			return err
-		}
-	}
-	for _, g := range l.groups {
-		stands, err := store.Group(tx, g.Ref())
-		switch {
-		case err == nil && stands != g:
-			conflicts = append(conflicts, fmt.Sprintf("group %s stands there and is declared differently", g.Ref()))
-			continue
-		case err != nil && !errors.Is(err, vnet.ErrNotFound):
-			return err
-		}
-		if err := clash("group "+g.Ref().String(), store.PutGroup(tx, g)); err != nil {
-			return err
-		}
-	}
-	for _, c := range l.chains {
-		stands, err := store.Chain(tx, c.Ref())
-		switch {
-		case err == nil && !reflect.DeepEqual(stands, c):
-			conflicts = append(conflicts, fmt.Sprintf("chain %s stands there and is declared differently", c.Ref()))
-			continue
-		case err != nil && !errors.Is(err, vnet.ErrNotFound):
-			return err
-		}
-		if err := clash("chain "+c.Ref().String(), store.BringChain(tx, c)); err != nil {
-			return err
-		}
-		if err := store.BringLegs(tx, c.Ref(), l.legs[c.Ref()], time.Now().UTC()); err != nil {
-			return err
-		}
-	}
-	for _, h := range l.blocks {
-		var other holder
-		value := tx.Get(blockKey(h.ref, h.block))
-		if value == nil {
-			continue
-		}
-		if err := store.DecodeShared(blockKey(h.ref, h.block), value, &other); err != nil {
-			return err
-		}
-		if other.Node != me {
-			conflicts = append(conflicts, fmt.Sprintf("addresses of network %s in %s are in use here, and the block is node %s's", h.ref, h.block, other.Node))
-		}
-	}
-	if len(conflicts) == 0 {
-		return nil
-	}
-	return vnet.WithHint(vnet.Existsf("this node was one on its own, and what it has conflicts with the cluster:\n  %s", strings.Join(conflicts, "\n  ")),
-		"delete or rename it here or there; etcd.endpoints left empty keeps the node on its own meanwhile")
-}
-
-var errTried = errors.New("tried")
-
-// mayBring reports what stands in the way of bringing it all; nothing is written.
-func (a *Agent) mayBring(ctx context.Context, l luggage) error {
-	err := a.etcd.Update(ctx, func(tx store.Tx) error {
-		if err := l.bring(tx, a.Name); err != nil {
-			return err
-		}
-		return errTried
-	})
-	if errors.Is(err, errTried) {
-		return nil
-	}
-	return err
 }
 
 // settle claims the blocks of the addresses that are in use here, and makes the pools of this node's store those of blocks.

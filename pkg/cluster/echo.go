@@ -211,7 +211,7 @@ func (a *Agent) compareFunctions(ctx context.Context, keys []string) error {
 	_, err = a.update(ctx, Planned(func(tx store.Tx) error {
 		err := a.inSession(tx)
 		for _, key := range strange {
-			err = errors.Join(err, a.deleteFunction(tx, key))
+			err = errors.Join(err, dropFunction(tx, a.Name, key))
 		}
 		return err
 	}))

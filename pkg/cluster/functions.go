@@ -105,7 +105,7 @@ func (a *Agent) tellFunctions(ctx context.Context) error {
 	if !changed {
 		return nil
 	}
-	impossible, err := a.update(ctx, Planned(func(tx store.Tx) error { return a.putFunctions(tx, want) }))
+	impossible, err := a.tellServing(ctx, want, func(store.Tx) error { return nil })
 	if err != nil {
 		if (impossible || !errors.Is(err, vnet.ErrUnavailable)) && !errors.Is(err, errLeaseLost) {
 			err = errors.Join(err, a.etcd.Update(ctx, a.comeBack))
@@ -151,38 +151,62 @@ func (a *Agent) putFunctions(tx store.Tx, want map[string]vnet.Instance) error {
 	if err := errors.Join(tx.Delete(offKey(a.Name)), tx.Delete(graceKey(a.Name))); err != nil {
 		return err
 	}
-	index := a.functionIndex()
-	var errs []error
-	have := map[string]bool{}
-	err := tx.Range(index, func(key string, _ []byte) error {
-		have[store.Functions+strings.TrimPrefix(key, index)] = true
-		return nil
-	})
+	have, err := a.functionsThere(tx)
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for key := range have {
 		if _, ok := want[key]; !ok {
-			errs = append(errs, a.deleteFunction(tx, key))
+			errs = append(errs, dropFunction(tx, a.Name, key))
 		}
 	}
 	for key, i := range want {
-		var stands vnet.Instance
-		if value := tx.Get(key); value != nil {
-			if err := store.DecodeShared(key, value, &stands); err != nil { // nobody but this node puts it right
-				stands = vnet.Instance{}
-				errs = append(errs, tx.Delete(key))
-			}
-			i.Drained = stands.Drained
-		}
-		if stands != i || back {
-			errs = append(errs, saveOwn(tx, key, i))
-		}
-		if !have[key] {
-			errs = append(errs, tx.Put(index+strings.TrimPrefix(key, store.Functions), nil))
-		}
+		errs = append(errs, putFunction(tx, key, i, back))
 	}
 	return errors.Join(errs...)
+}
+
+// functionsThere are the keys of this node's instances in the cluster, as its index has them.
+func (a *Agent) functionsThere(tx store.Tx) (map[string]bool, error) {
+	have := map[string]bool{}
+	err := tx.Range(functionEntry(a.Name, store.Functions), func(entry string, _ []byte) error {
+		have[strings.TrimPrefix(entry, functionEntry(a.Name, ""))] = true
+		return nil
+	})
+	return have, err
+}
+
+// functionEntry leads from a node to its instance with that key.
+func functionEntry(n vnet.NodeName, key string) string { return holdings + string(n) + "/" + key }
+
+func dropFunction(tx store.Tx, n vnet.NodeName, key string) error {
+	return errors.Join(tx.Delete(key), tx.Delete(functionEntry(n, key)))
+}
+
+// putFunction writes an instance of this node as it should be; back: also if it is that already, for what follows from it. That one
+// is drained is the cluster's word.
+func putFunction(tx store.Tx, key string, i vnet.Instance, back bool) error {
+	var stands vnet.Instance
+	if value := tx.Get(key); value != nil {
+		if err := store.DecodeShared(key, value, &stands); err != nil { // nobody but this node puts it right
+			stands = vnet.Instance{}
+			if err := tx.Delete(key); err != nil {
+				return err
+			}
+		}
+		i.Drained = stands.Drained
+	}
+	if stands != i || back {
+		if err := saveOwn(tx, key, i); err != nil {
+			return err
+		}
+	}
+	entry := functionEntry(i.Node, key)
+	if tx.Get(entry) != nil {
+		return nil
+	}
+	return tx.Put(entry, nil)
 }
 
 // saveOwn saves a record that nobody else writes: a field kept because this tenet does not know it must not change what it says.
@@ -195,13 +219,6 @@ func saveOwn(tx store.Tx, key string, i vnet.Instance) error {
 		return nil
 	}
 	return errors.Join(tx.Delete(key), store.Save(tx, key, i))
-}
-
-// functionIndex leads from this node to the records of its functions.
-func (a *Agent) functionIndex() string { return holdings + string(a.Name) + "/" + store.Functions }
-
-func (a *Agent) deleteFunction(tx store.Tx, key string) error {
-	return errors.Join(tx.Delete(key), tx.Delete(a.functionIndex()+strings.TrimPrefix(key, store.Functions)))
 }
 
 // inSession fails unless this run of tenetd is the one that the cluster takes the node's word from.

@@ -17,6 +17,7 @@ const (
 	uses     = "path-use/" // by node: which paths that get no new connection its own have
 	drains   = "drains/"   // the node is to leave
 	grace    = "grace/"    // leased: the node has gone, but for not so long that others may have its blocks
+	refills  = "refills/"  // by node that found etcd emptied: it has not declared yet all that it knows
 	holdings = "holdings/" // by node: what of the cluster's is its own
 )
 
@@ -28,6 +29,7 @@ func offKey(n vnet.NodeName) string     { return off + string(n) }
 func useKey(n vnet.NodeName) string     { return uses + string(n) }
 func drainKey(n vnet.NodeName) string   { return drains + string(n) }
 func graceKey(n vnet.NodeName) string   { return grace + string(n) }
+func refillKey(n vnet.NodeName) string  { return refills + string(n) }
 
 // endpointsIn is the prefix of a tenant's endpoints on all nodes.
 func endpointsIn(t vnet.TenantName) string { return store.Endpoints + string(t) + "/" }

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -36,8 +37,9 @@ type Record struct {
 
 // session is this run of the node's tenetd.
 type session struct {
-	record Record
-	place  string // this boot, network namespace and data directory: two machines with one identity differ in it
+	record  Record
+	refills bool   // etcd was emptied, and this node has not declared yet all that it knows
+	place   string // this boot, network namespace and data directory: two machines with one identity differ in it
 }
 
 // presence is the leased record that a tenetd of the node runs.
@@ -57,29 +59,10 @@ func (a *Agent) tryJoin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	brings, err := a.luggage(ctx)
-	if err != nil {
+	if err := a.enterWithAll(ctx); err != nil {
 		return err
 	}
-	if err := a.mayBring(ctx, brings); err != nil {
-		return err
-	}
-	if err := a.enter(ctx); err != nil {
-		return err
-	}
-	err = a.etcd.Update(ctx, Planned(func(tx store.Tx) error {
-		if err := brings.bring(tx, a.Name); err != nil {
-			return err
-		}
-		return a.putFunctions(tx, brings.serving) // with its chains, which else led past them for a moment
-	}))
-	if err != nil && brings.member && !errors.Is(err, vnet.ErrUnavailable) {
-		a.log.Error("the cluster cannot be told of functions yet", "error", err, "hint", vnet.Hint(err)) // and is later
-		err = a.etcd.Update(ctx, a.comeBack)
-	}
-	if err != nil {
-		return err
-	}
+	defer a.keepMeanwhile(ctx)()
 	err = a.fresh(ctx, func(ctx context.Context, n *node.Node) error {
 		return n.Store.Update(ctx, func(tx store.Tx) error {
 			was, err := store.FindOverlay(tx)
@@ -266,15 +249,19 @@ func (a *Agent) write(ctx context.Context, record, present, off int64) error {
 		}
 		grace = clientv3.OpPut(prefix+graceKey(a.Name), string(a.Name), clientv3.WithLease(again.ID))
 	}
+	ops := []clientv3.Op{
+		clientv3.OpPut(prefix+nodeKey(a.Name), string(what)),
+		clientv3.OpPut(prefix+aliveKey(a.Name), string(that), clientv3.WithLease(lease.ID)),
+		grace, clientv3.OpDelete(prefix + doubtKey(a.Name)), clientv3.OpDelete(prefix + reachedKey(a.Name)),
+	}
+	if a.me.refills { // with the record, by which the node counts as one that etcd knows
+		ops = append(ops, clientv3.OpPut(prefix+refillKey(a.Name), ""))
+	}
 	put, err := c.Txn(ctx).If(
 		clientv3.Compare(clientv3.ModRevision(prefix+nodeKey(a.Name)), "=", record),
 		clientv3.Compare(clientv3.ModRevision(prefix+aliveKey(a.Name)), "=", present),
 		clientv3.Compare(clientv3.ModRevision(prefix+offKey(a.Name)), "=", off),
-	).Then(
-		clientv3.OpPut(prefix+nodeKey(a.Name), string(what)),
-		clientv3.OpPut(prefix+aliveKey(a.Name), string(that), clientv3.WithLease(lease.ID)),
-		grace, clientv3.OpDelete(prefix+doubtKey(a.Name)), clientv3.OpDelete(prefix+reachedKey(a.Name)),
-	).Commit()
+	).Then(ops...).Commit()
 	if err != nil {
 		return a.etcd.Error(err)
 	}
@@ -338,6 +325,27 @@ func (a *Agent) keepOne(ctx context.Context, lease clientv3.LeaseID) {
 				return
 			}
 		}
+	}
+}
+
+// keepMeanwhile keeps the node's lease until what it returns is called: to join may take longer than the lease.
+func (a *Agent) keepMeanwhile(ctx context.Context) func() {
+	a.mu.Lock()
+	lease := a.lease
+	a.mu.Unlock()
+	ctx, stop := context.WithCancel(ctx)
+	answers, err := a.etcd.Client().KeepAlive(ctx, lease)
+	if err != nil { // whoever needs the lease finds it lost
+		return stop
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for range answers {
+		}
+	})
+	return func() {
+		stop()
+		all.Wait()
 	}
 }
 

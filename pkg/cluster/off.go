@@ -67,14 +67,14 @@ func (a *Agent) declareOff(ctx context.Context, name vnet.NodeName) error {
 	if err != nil {
 		return a.told(ctx, err)
 	}
-	off, err := a.planned(ctx, func(tx store.Tx) (bool, error) {
+	off, err := a.planned(ctx, name, func(tx store.Tx) (bool, error) {
 		is := tx.Get(aliveKey(name)) == nil && tx.Get(reachedKey(name)) == nil && tx.Get(offKey(name)) == nil && tx.Get(nodeKey(name)) != nil &&
 			string(tx.Get(graceKey(name))) == mine
 		if !is {
 			return false, nil
 		}
 		return true, tx.Put(offKey(name), []byte(a.Name))
-	}, func(tx store.Tx) error { return planFor(tx, name) })
+	})
 	if err != nil {
 		return err
 	}
@@ -86,47 +86,56 @@ func (a *Agent) declareOff(ctx context.Context, name vnet.NodeName) error {
 	return a.told(ctx, err)
 }
 
-// planned makes a change and, if there is one, decides in its transaction on the chains that follow from it. That one of these
-// cannot be decided on keeps no node from being off: then the change is made without. It reports whether it was made.
-func (a *Agent) planned(ctx context.Context, change func(store.Tx) (bool, error), plan func(store.Tx) error) (bool, error) {
+// planned makes a change and, if there is one, decides in its transaction on the chains that the node serves in. That one of these
+// cannot be decided on, or that they are too many for a transaction, keeps no node from being off: then the change is made without,
+// and tenant by tenant after it. It reports whether it was made.
+func (a *Agent) planned(ctx context.Context, name vnet.NodeName, change func(store.Tx) (bool, error)) (bool, error) {
 	made := false
-	update := func(plan func(store.Tx) error) (bool, error) {
+	var served []vnet.TenantName
+	update := func(plans bool) (bool, error) {
 		return a.update(ctx, func(tx store.Tx) error {
 			var err error
 			if made, err = change(tx); err != nil || !made {
 				return err
 			}
-			return plan(tx)
+			if served, err = servedBy(tx, name); err != nil || !plans {
+				return err
+			}
+			for _, tenant := range served {
+				if err := plan(tx, tenant); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 	}
-	impossible, err := update(plan)
-	if err != nil && (impossible || !errors.Is(err, vnet.ErrUnavailable)) && ctx.Err() == nil {
-		a.log.Error("a chain cannot be led past a node that is off", "error", err, "hint", vnet.Hint(err))
-		_, err = update(func(store.Tx) error { return nil })
+	impossible, err := update(true)
+	if err == nil || errors.Is(err, vnet.ErrUnavailable) && !impossible || ctx.Err() != nil {
+		return made, err
 	}
-	return made, err
+	if _, err := update(false); err != nil || !made {
+		return made, err
+	}
+	for _, tenant := range served {
+		if _, err := a.update(ctx, func(tx store.Tx) error { return plan(tx, tenant) }); err != nil {
+			a.log.Error("a chain cannot be led past a node that is off", "tenant", tenant, "error", err, "hint", vnet.Hint(err))
+		}
+	}
+	return made, nil
 }
 
 const minGrace = time.Second
 
-// planFor decides anew on the chains that the node's instances serve in.
-func planFor(tx store.Tx, name vnet.NodeName) error {
+// servedBy are the tenants in whose chains the node's instances may serve.
+func servedBy(tx store.Tx, name vnet.NodeName) ([]vnet.TenantName, error) {
 	tenants := map[vnet.TenantName]bool{}
-	prefix := holdings + string(name) + "/" + store.Functions
+	prefix := functionEntry(name, store.Functions)
 	err := tx.Range(prefix, func(key string, _ []byte) error {
 		tenant, _, _ := strings.Cut(strings.TrimPrefix(key, prefix), "/")
 		tenants[vnet.TenantName(tenant)] = true
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	for tenant := range tenants {
-		if err := plan(tx, tenant); err != nil {
-			return err
-		}
-	}
-	return nil
+	return slices.Sorted(maps.Keys(tenants)), err
 }
 
 // applyOff takes over which nodes are off: their endpoints are not reached while they are.
@@ -240,10 +249,14 @@ func remove(ctx context.Context, s Authority, name vnet.NodeName, conditions ...
 			}
 		}
 		if len(ops) == 0 {
-			if err := s.Update(ctx, func(tx store.Tx) error { return errors.Join(store.KeepUplinks(tx, name), planAll(tx)) }); err != nil { // before the record: cut short here, it is done again
+			// Before the record: cut short here, it is done again.
+			if err := s.Update(ctx, func(tx store.Tx) error { return store.KeepUplinks(tx, name) }); err != nil {
 				return false, err
 			}
-			ops = []clientv3.Op{clientv3.OpDelete(prefix + nodeKey(name)), clientv3.OpDelete(prefix + offKey(name)), clientv3.OpDelete(prefix + graceKey(name)), clientv3.OpDelete(prefix + drainKey(name)), clientv3.OpDelete(prefix + useKey(name)), clientv3.OpDelete(prefix + doubtKey(name)), clientv3.OpDelete(prefix + reachedKey(name))}
+			if err := planAll(ctx, s); err != nil {
+				return false, err
+			}
+			ops = []clientv3.Op{clientv3.OpDelete(prefix + nodeKey(name)), clientv3.OpDelete(prefix + offKey(name)), clientv3.OpDelete(prefix + graceKey(name)), clientv3.OpDelete(prefix + drainKey(name)), clientv3.OpDelete(prefix + useKey(name)), clientv3.OpDelete(prefix + refillKey(name)), clientv3.OpDelete(prefix + doubtKey(name)), clientv3.OpDelete(prefix + reachedKey(name))}
 		}
 		done, err := c.Txn(ctx).If(same...).Then(ops...).Else(clientv3.OpTxn(conditions, nil, nil)).Commit()
 		if err != nil {
@@ -298,20 +311,22 @@ func heldKey(n vnet.NodeName, entry string) string {
 	return strings.Join(p, "/")
 }
 
-// planAll decides anew on the chains of all tenants.
-func planAll(tx store.Tx) error {
-	chains, err := store.All[vnet.Chain](tx, store.Chains)
+// planAll decides anew on the chains of all tenants: of each by itself, as all of them may be too many for a transaction.
+func planAll(ctx context.Context, s store.Store) error {
+	tenants := map[vnet.TenantName]bool{}
+	err := s.View(ctx, func(tx store.Tx) error {
+		chains, err := store.All[vnet.Chain](tx, store.Chains)
+		for _, c := range chains {
+			tenants[c.Tenant] = true
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	planned := map[vnet.TenantName]bool{}
-	for _, c := range chains {
-		if planned[c.Tenant] {
-			continue
-		}
-		planned[c.Tenant] = true
-		if err := plan(tx, c.Tenant); err != nil {
-			return fmt.Errorf("tenant %s: %w", c.Tenant, err)
+	for _, tenant := range slices.Sorted(maps.Keys(tenants)) {
+		if err := s.Update(ctx, func(tx store.Tx) error { return plan(tx, tenant) }); err != nil {
+			return fmt.Errorf("tenant %s: %w", tenant, err)
 		}
 	}
 	return nil

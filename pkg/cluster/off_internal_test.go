@@ -227,7 +227,7 @@ func TestRemoveTakesAllThatWasTheNodes(t *testing.T) {
 	d.rest()
 	i := vnet.Instance{Tenant: w.net.Tenant, Group: "fw", Container: "fw1", Node: m.Name, Number: 1}
 	err := w.etcd.Update(t.Context(), Planned(func(tx store.Tx) error {
-		return d.putFunctions(tx, map[string]vnet.Instance{store.FunctionAt(i): i})
+		return errors.Join(tx.Put(refillKey(m.Name), nil), d.putFunctions(tx, map[string]vnet.Instance{store.FunctionAt(i): i}))
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -242,7 +242,7 @@ func TestRemoveTakesAllThatWasTheNodes(t *testing.T) {
 	if err := Remove(t.Context(), w.etcd, m.Name); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.keys(store.Functions, store.Endpoints, store.Blocks, holdings+string(m.Name), nodeKey(m.Name)); len(got) != 0 {
+	if got := w.keys(store.Functions, store.Endpoints, store.Blocks, holdings+string(m.Name), nodeKey(m.Name), refills); len(got) != 0 {
 		t.Errorf("left: %v", got)
 	}
 }

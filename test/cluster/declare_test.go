@@ -150,6 +150,26 @@ classifiers: [{from: {network: db}, to: {network: web}}]
 	}
 }
 
+// A network can be deleted however many nodes hold blocks of it.
+func TestANetworkOfManyBlocksIsDeleted(t *testing.T) {
+	c := newCluster(t, 2, 1)
+	c.network(c.Nodes[0], "blue/web", "--subnet", "10.0.0.0/16")
+	for i := range 100 { // as nodes do that are off by now
+		block := fmt.Sprintf("blocks/blue/web/10.0.%d.0/26", i)
+		for key, value := range map[string]string{block: fmt.Sprintf(`{"node":"off%d","v":1}`, i), fmt.Sprintf("holdings/off%d/%s", i, block): ""} {
+			_, err := c.etcd.Client().Put(t.Context(), "/tenet/v1/"+key, value)
+			lab.Must(t, err)
+		}
+	}
+	c.ctl(c.Nodes[0], "network", "del", "blue/web")
+	for _, h := range c.Nodes {
+		lab.Eventually(t, h.Name+" to forget it", func() bool { return !strings.Contains(c.ctl(h, "network", "list"), "blue/web") })
+	}
+	if left := fmt.Sprint(c.inEtcd()); strings.Contains(left, "blue/web") {
+		t.Errorf("left in etcd: %s", left)
+	}
+}
+
 // A configuration that declares its network does so for the whole cluster, whichever node meets it first.
 func TestAConfigurationDeclaresForTheCluster(t *testing.T) {
 	c := newCluster(t, 3, 1)

@@ -251,6 +251,55 @@ func TestJoiningBringsAlongWhatTheNodeHas(t *testing.T) {
 	taken(webOn(own), own.Attach("last", webOn(own)))
 }
 
+// What a node brings along may be more than etcd takes in one transaction, and so may be what it knows of an etcd that was emptied.
+// Killed on the way it goes on where it was.
+func TestBringingAlongALot(t *testing.T) {
+	const tenants, networks = 40, 70
+	c := onEtcd(t, lab.NewFleet(t, 2), 1)
+	own, there := c.Nodes[0], c.Nodes[1]
+	alone(own)
+	d := own.BeginTenetd()
+	var all strings.Builder
+	for i := range tenants {
+		fmt.Fprintf(&all, "{kind: Network, tenant: t%d, name: web, subnets: [{prefix: 10.0.0.0/24}]}\n---\n{kind: Group, tenant: t%d, name: fw}\n---\n", i, i)
+	}
+	for i := range networks {
+		fmt.Fprintf(&all, "{kind: Network, tenant: many, name: n%d, subnets: [{prefix: 10.1.%d.0/24}]}\n---\n", i, i)
+	}
+	file := filepath.Join(t.TempDir(), "all.yaml")
+	lab.Must(t, os.WriteFile(file, []byte(strings.TrimSuffix(all.String(), "---\n")), 0o600))
+	c.ctl(own, "apply", "-f", file)
+	a := own.Attach("a", own.Conf("many", "n7"))
+	had := c.ctl(own, "network", "list", "-o", "yaml") + c.ctl(own, "group", "list", "-o", "yaml")
+	d.Terminate()
+
+	c.begin(own, nil)
+	c.joined(own)
+	c.begin(there, nil)
+	c.joined(there)
+	same := func(when string) {
+		t.Helper()
+		for _, h := range c.Nodes {
+			if now := c.ctl(h, "network", "list", "-o", "yaml") + c.ctl(h, "group", "list", "-o", "yaml"); now != had {
+				t.Errorf("%s: %s has\n%s\nwant\n%s", when, h.Name, now, had)
+			}
+		}
+	}
+	same("joined")
+	c.empties()
+	c.restart(own)
+	lab.Eventually(t, "it to have begun", func() bool { return strings.Contains(fmt.Sprint(c.inEtcd()), "/v1/refills/") })
+	c.daemons[own].Kill()
+	c.restart(there)
+	c.joined(there)
+	same("another has come") // and both of them have lost nothing
+	c.restart(own)
+	c.joined(own)
+	same("emptied and filled")
+	b := there.Attach("b", there.Conf("many", "n7"))
+	lab.Eventually(t, "the two to meet", func() bool { return b.Pings(a.IP4) })
+}
+
 // The numbers of its chains' paths may be taken in the cluster. Its connections are led all the same.
 func TestJoiningWhereOthersHaveChains(t *testing.T) {
 	c := onEtcd(t, lab.NewFleet(t, 2), 1)
