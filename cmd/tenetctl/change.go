@@ -48,25 +48,24 @@ func (a *app) member(ctx context.Context, n *node.Node) (bool, error) {
 
 // deleteNetwork deletes a network as change would, however many blocks of it nodes hold.
 func (a *app) deleteNetwork(ctx context.Context, n *node.Node, ref vnet.Ref) error {
-	write := func(tx store.Tx) error { return store.DeleteNetwork(tx, ref) }
 	member, err := a.member(ctx, n)
 	switch {
 	case err != nil:
 		return err
 	case member:
-		return a.changeWithin(ctx, n, write, func(s *etcd.Store, change func() error) error {
-			return cluster.ClearNetwork(ctx, s, ref, change)
+		return a.changeWithin(ctx, n, func(s *etcd.Store, change func(func(store.Tx) error) error) error {
+			return cluster.DeleteNetwork(ctx, s, ref, change)
 		})
 	}
-	return n.Store.Update(ctx, write)
+	return n.Store.Update(ctx, func(tx store.Tx) error { return store.DeleteNetwork(tx, ref) })
 }
 
 func (a *app) changeCluster(ctx context.Context, n *node.Node, write func(store.Tx) error) error {
-	return a.changeWithin(ctx, n, write, func(_ *etcd.Store, change func() error) error { return change() })
+	return a.changeWithin(ctx, n, func(_ *etcd.Store, change func(func(store.Tx) error) error) error { return change(write) })
 }
 
 // changeWithin is changeCluster as part of what around does, which makes the change.
-func (a *app) changeWithin(ctx context.Context, n *node.Node, write func(store.Tx) error, around func(s *etcd.Store, change func() error) error) error {
+func (a *app) changeWithin(ctx context.Context, n *node.Node, around func(s *etcd.Store, change func(write func(store.Tx) error) error) error) error {
 	s, err := etcd.Open(etcd.Config(n.Etcd))
 	if err != nil {
 		return err
@@ -74,7 +73,7 @@ func (a *app) changeWithin(ctx context.Context, n *node.Node, write func(store.T
 	defer s.Close()
 	var spreads []string
 	var revision int64
-	err = around(s, func() error {
+	err = around(s, func(write func(store.Tx) error) error {
 		var err error
 		revision, err = s.Commit(ctx, func(tx store.Tx) error {
 			t := spreading{tx, map[string][]byte{}}

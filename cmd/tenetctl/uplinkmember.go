@@ -34,9 +34,12 @@ func (a *app) addUplink(ctx context.Context, n *node.Node, u vnet.Uplink, force 
 	if err == nil {
 		return made, nil
 	}
-	has, failed := hasUplink(ctx, n, u.Name)
+	const patience = 5 * time.Second
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	has, failed := hasUplink(last, n, u.Name)
 	if failed == nil && !has {
-		failed = a.forgetUplink(ctx, n, u.Name)
+		failed = a.forgetUplink(last, n, u.Name)
 	}
 	return made, errors.Join(err, failed)
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
+	"strings"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/tenet-cni/tenet/pkg/ipam"
@@ -45,7 +48,7 @@ func (a *Agent) luggage(ctx context.Context) (luggage, error) {
 		}
 		return n.Store.View(ctx, func(tx store.Tx) error {
 			_, member := store.Member(tx)
-			l = luggage{member: member, refills: member && emptied, legs: map[vnet.ChainRef][]vnet.Leg{}, serving: a.instances(serving, !member)}
+			l = luggage{member: member, refills: member && emptied, legs: map[vnet.ChainRef][]vnet.Leg{}, serving: a.instances(serving, !member || emptied)}
 			if l.refills {
 				a.log.Error("etcd was emptied: this node declares anew what it knows of the cluster", "node", a.Name)
 			}
@@ -90,13 +93,18 @@ func (a *Agent) emptied(ctx context.Context) (bool, error) {
 		clientv3.OpGet(prefix+refillKey(a.Name), clientv3.WithCountOnly()),
 		clientv3.OpGet(prefix+nodeKey(a.Name), clientv3.WithCountOnly()),
 		clientv3.OpGet(prefix+store.Tenants, clientv3.WithPrefix(), clientv3.WithCountOnly()),
-		clientv3.OpGet(prefix+refills, clientv3.WithPrefix(), clientv3.WithCountOnly()),
+		clientv3.OpGet(prefix+refills, clientv3.WithPrefix(), clientv3.WithKeysOnly()),
+		clientv3.OpGet(prefix+Nodes, clientv3.WithPrefix(), clientv3.WithKeysOnly()),
 	).Commit()
 	if err != nil {
 		return false, a.etcd.Error(err)
 	}
 	has := func(i int) bool { return got.Responses[i].GetResponseRange().Count > 0 }
-	own, node, tenants, others := has(0), has(1), has(2), has(3)
+	own, node, tenants, others := has(0), has(1), has(2), false
+	for _, refill := range got.Responses[3].GetResponseRange().Kvs { // one of a node that has been removed says nothing
+		name := strings.TrimPrefix(string(refill.Key), prefix+refills)
+		others = others || slices.ContainsFunc(got.Responses[4].GetResponseRange().Kvs, func(kv *mvccpb.KeyValue) bool { return string(kv.Key) == prefix+Nodes+name })
+	}
 	return own || !node && (!tenants || others), nil
 }
 

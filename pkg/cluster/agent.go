@@ -85,9 +85,9 @@ type Agent struct {
 	published map[vnet.EndpointID]published
 	toldUnder clientv3.LeaseID           // the lease under which it was asked what etcd has of this node's
 	functions map[string]vnet.Instance   // as etcd has this node's
-	uplinks   map[vnet.UplinkName]string // as etcd was told of this node's: their VLANs
 	unplanned bool                       // and chains do not go by them yet
 	echoes    echoes                     // of the functions
+	uplinks   map[vnet.UplinkName]string // as etcd was told of this node's: their VLANs
 	conflicts map[vnet.EndpointID]string // endpoints that the cluster does not want, and why
 	failures  map[string]string          // what has failed and not worked since, with the error that was logged
 	idle      map[held]time.Time         // blocks that nobody has an address of, and since when

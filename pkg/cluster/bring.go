@@ -193,13 +193,13 @@ func (a *Agent) enterWithAll(ctx context.Context) error {
 
 // bring declares in the cluster what the node has, and tells of its functions; with that, the node is off no more.
 func (a *Agent) bring(ctx context.Context, l luggage) error {
-	if err := a.inPieces(ctx, l.pieces(a.Name), l.member); err != nil {
+	if err := a.inPieces(ctx, l.pieces(a.Name), Planned, l.member); err != nil {
 		if isClash(err) { // it came after mayBring
 			return conflict([]string{err.Error()})
 		}
 		return err
 	}
-	full := func(tx store.Tx) error { return tx.Delete(refillKey(a.Name)) }
+	full := func(tx store.Tx) error { return deleteFound(tx, refillKey(a.Name)) }
 	impossible, err := a.tellServing(ctx, l.serving, full)
 	if err != nil && l.member && (impossible || !errors.Is(err, vnet.ErrUnavailable)) && !errors.Is(err, errLeaseLost) {
 		a.log.Error("the cluster cannot be told of functions yet", "error", err, "hint", vnet.Hint(err)) // and is later
@@ -229,13 +229,28 @@ func (a *Agent) tellServing(ctx context.Context, want map[string]vnet.Instance, 
 		return false, err
 	}
 	pieces := functionPieces(want)
+	tenants := map[vnet.TenantName]bool{}
+	for _, i := range want {
+		tenants[i.Tenant] = true
+	}
 	for key := range have {
 		if _, ok := want[key]; !ok {
 			pieces = append(pieces, piece{"function " + key, func(tx store.Tx) error { return dropFunction(tx, a.Name, key) }})
+			tenants[vnet.TenantName(strings.Split(key, "/")[1])] = true
 		}
 	}
-	if err := a.inPieces(ctx, pieces, false); err != nil {
+	// The node is back first: what is decided on must not go by that it is off. If this is cut short, all is told anew.
+	if impossible, err := a.update(ctx, a.comeBack); err != nil {
+		return impossible, err
+	}
+	if err := a.inPieces(ctx, pieces, asItIs, false); err != nil {
 		return false, err
+	}
+	for _, tenant := range slices.Sorted(maps.Keys(tenants)) {
+		err := planEach(tenant, func(plan func(store.Tx) error) error { impossible, err = a.update(ctx, plan); return err }, asIs)
+		if err != nil {
+			return impossible, err
+		}
 	}
 	return a.update(ctx, put)
 }
@@ -244,15 +259,19 @@ func (a *Agent) tellServing(ctx context.Context, want map[string]vnet.Instance, 
 // was not told otherwise.
 const atOnce = 32
 
-// inPieces writes them in their order, as many at once as etcd takes. What cannot be written ends it, or, if the rest is to be
+// asItIs has inPieces write no more than the pieces.
+func asItIs(write func(store.Tx) error) func(store.Tx) error { return write }
+
+// inPieces writes them in their order, as many at once as etcd takes, with what follows from them. What cannot be written ends it, or, if the rest is to be
 // written nevertheless, is said and left out.
-func (a *Agent) inPieces(ctx context.Context, pieces []piece, nevertheless bool) error {
+func (a *Agent) inPieces(ctx context.Context, pieces []piece, with func(func(store.Tx) error) func(store.Tx) error, nevertheless bool) error {
 	for most := atOnce; len(pieces) > 0; {
 		some := pieces[:min(most, len(pieces))]
-		err := a.etcd.Update(ctx, Planned(func(tx store.Tx) error { return a.writePieces(tx, some) }))
+		err := a.etcd.Update(ctx, with(func(tx store.Tx) error { return a.writePieces(tx, some) }))
 		switch {
 		case err == nil:
 			pieces = pieces[len(some):]
+			most = min(2*most, atOnce)
 		case errors.Is(err, vnet.ErrUnavailable):
 			return err
 		case len(some) > 1 && (nevertheless || errors.Is(err, vnet.ErrExhausted)):

@@ -3,8 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"maps"
-	"slices"
 
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -14,79 +12,68 @@ import (
 // otherwise.
 const fewBlocks = 40
 
-// ClearNetwork takes the blocks of a network that is to be deleted from the nodes that hold them, down to so few that they go with
-// the network; then is to delete that. It is refused as the deletion is: vnet.ErrExists while somebody is in the network or a chain
-// names it, vnet.ErrNotFound if there is none. Cut anywhere it can be done again.
+// DeleteNetwork deletes a network that nobody is in from the cluster, by a change that commit makes. If nodes hold many blocks of it
+// these go after it, some at a time. Cut short there it can be done again, and until it has been no network of that name is
+// declared (store.DeclareNetwork).
 //
-// Who comes into the network meanwhile is told of in etcd before the next blocks go, and stops it; or else has an address of a block
-// that has gone, and is not published before that node has claimed it once more (publish). The other nodes would not notice: if
-// it comes to nothing they are given back what they had.
-func ClearNetwork(ctx context.Context, s store.Store, r vnet.Ref, then func() error) error {
-	cleared := map[string][]byte{}
+// Errors: as of store.DeleteNetwork.
+func DeleteNetwork(ctx context.Context, s store.Store, r vnet.Ref, commit func(func(store.Tx) error) error) error {
+	err := commit(func(tx store.Tx) error {
+		some, err := someBlocks(tx, r, fewBlocks+1)
+		if err == nil && len(some) > fewBlocks {
+			return store.DeleteNetworkAlone(tx, r)
+		}
+		return errors.Join(err, store.DeleteNetwork(tx, r))
+	})
+	if err != nil && !errors.Is(err, vnet.ErrNotFound) {
+		return err
+	}
 	for {
-		taken, err := clearSome(ctx, s, r)
-		if err == nil && len(taken) == 0 {
-			err = then()
-		}
-		if err != nil && len(cleared) > 0 && !errors.Is(err, vnet.ErrNotFound) {
-			err = errors.Join(err, restore(context.WithoutCancel(ctx), s, r, cleared))
-		}
-		if err != nil || len(taken) == 0 {
+		left, failed := clearSome(ctx, s, r)
+		switch {
+		case failed != nil:
+			return failed
+		case left == 0:
 			return err
 		}
-		maps.Copy(cleared, taken)
+		err = nil // what was cut short is finished
 	}
 }
 
-// clearSome takes away a few of the network's blocks and returns their records: none, if there are no more than a few.
-func clearSome(ctx context.Context, s store.Store, r vnet.Ref) (map[string][]byte, error) {
-	taken := map[string][]byte{}
-	return taken, s.Update(ctx, Planned(func(tx store.Tx) error {
-		clear(taken)
-		if err := store.NetworkUnused(tx, r); err != nil {
+// clearSome deletes some blocks of a network that has gone, and returns how many: none if there are no more, or if it stands, or
+// somebody is in it nevertheless.
+func clearSome(ctx context.Context, s store.Store, r vnet.Ref) (int, error) {
+	cleared := 0
+	err := s.Update(ctx, Planned(func(tx store.Tx) error {
+		cleared = 0
+		used, err := store.NetworkUsed(tx, r)
+		if err != nil || used || tx.Get(networkKey(r)) != nil {
 			return err
 		}
-		all := 0
-		err := tx.Range(store.BlocksIn(r), func(key string, value []byte) error {
-			if all++; len(taken) < fewBlocks {
-				taken[key] = value
-			}
-			return nil
-		})
-		if err != nil || all <= fewBlocks {
-			clear(taken)
+		some, err := someBlocks(tx, r, fewBlocks)
+		if err != nil {
 			return err
 		}
-		for key := range taken {
+		for _, key := range some {
 			if err := tx.Delete(key); err != nil {
 				return err
 			}
 		}
+		cleared = len(some)
 		return nil
 	}))
+	return cleared, err
 }
 
-// restore gives back blocks of the network to who had them, as far as they are nobody's, and that node and the network stand.
-func restore(ctx context.Context, s store.Store, r vnet.Ref, blocks map[string][]byte) error {
-	for some := range slices.Chunk(slices.Sorted(maps.Keys(blocks)), fewBlocks) {
-		err := s.Update(ctx, func(tx store.Tx) error {
-			for _, key := range some {
-				var h holder
-				if err := store.DecodeShared(key, blocks[key], &h); err != nil { // nobody's
-					continue
-				}
-				if tx.Get(key) != nil || tx.Get(networkKey(r)) == nil || tx.Get(nodeKey(h.Node)) == nil {
-					continue
-				}
-				if err := errors.Join(tx.Put(key, blocks[key]), tx.Put(holdings+string(h.Node)+"/"+key, nil)); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
+// someBlocks are the keys of blocks of a network, as many at most.
+func someBlocks(tx store.Tx, r vnet.Ref, most int) ([]string, error) {
+	var some []string
+	err := tx.Range(store.BlocksIn(r), func(key string, _ []byte) error {
+		if len(some) == most {
+			return store.ErrStop
 		}
-	}
-	return nil
+		some = append(some, key)
+		return nil
+	})
+	return some, err
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tenet-cni/tenet/pkg/etcd"
 	"github.com/tenet-cni/tenet/pkg/etcd/etcdtest"
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -25,78 +24,85 @@ func (d *tenetd) holds(blocks int) {
 }
 
 // deleteNetwork deletes the world's network as tenetctl does.
-func (w *world) deleteNetwork(ctx context.Context, s *etcd.Store) error {
-	return ClearNetwork(ctx, s, w.net.Ref(), func() error {
-		return s.Update(ctx, Planned(func(tx store.Tx) error { return store.DeleteNetwork(tx, w.net.Ref()) }))
-	})
+func (w *world) deleteNetwork(ctx context.Context) error {
+	return DeleteNetwork(ctx, w.etcd, w.net.Ref(), func(write func(store.Tx) error) error { return w.etcd.Update(ctx, Planned(write)) })
 }
 
-// However many blocks of it nodes hold, a network that nobody is in can be deleted; and if that is cut, once more.
+var errCut = errors.New("cut")
+
+// However many blocks of it nodes hold, a network that nobody is in can be deleted. If that is cut it is done by another, and no
+// network of the name is declared before.
 func TestANetworkOfManyBlocksIsDeleted(t *testing.T) {
-	const many = 100 // which are cleared by two changes, and go with the network by a third
-	for cut := range 3 {
+	const many = 100 // which go by three changes after the network
+	for cut := range 4 {
 		w := newWorld(t, etcdtest.Start(t), `{"prefix":"10.0.0.0/16"}`)
 		d := w.member(1).started()
 		d.holds(many)
-		for range cut {
-			taken, err := clearSome(t.Context(), w.etcd, w.net.Ref())
-			if err != nil || len(taken) == 0 {
-				t.Fatalf("cleared %d blocks: %v", len(taken), err)
+		if cut > 0 {
+			ctx, end := context.WithCancelCause(t.Context())
+			made := 0
+			err := DeleteNetwork(ctx, cutting{w.etcd, func() {
+				if made++; made == cut {
+					end(errCut)
+				}
+			}}, w.net.Ref(), func(write func(store.Tx) error) error { return w.etcd.Update(t.Context(), Planned(write)) })
+			if err == nil {
+				t.Fatalf("it is not cut after %d changes", cut)
+			}
+			err = w.etcd.Update(t.Context(), func(tx store.Tx) error {
+				_, err := store.DeclareNetwork(tx, w.net)
+				return err
+			})
+			if left := len(w.keys(store.Blocks)); left > fewBlocks && (!errors.Is(err, vnet.ErrExists) || !strings.Contains(vnet.Hint(err), "tenetctl network del")) {
+				t.Errorf("with %d blocks of before it is declared: %v, hint %q", left, err, vnet.Hint(err))
 			}
 		}
-		if err := w.deleteNetwork(t.Context(), w.etcd); err != nil {
+		if err := w.deleteNetwork(t.Context()); err != nil {
 			t.Errorf("cut after %d changes: %v", cut, err)
 		}
 		if left := w.keys(store.Networks, store.Blocks, holdings); len(left) > 0 {
 			t.Errorf("cut after %d changes: left are %v", cut, left)
 		}
+		if err := w.deleteNetwork(t.Context()); !errors.Is(err, vnet.ErrNotFound) {
+			t.Errorf("deleted once more: %v", err)
+		}
+		w.declare(&w.net)
 	}
 }
 
-// Somebody may come into a network while it is being deleted. Then it stays, and so do the blocks of those who hold some.
+// cutting calls before each change.
+type cutting struct {
+	store.Store
+
+	before func()
+}
+
+func (c cutting) Update(ctx context.Context, fn func(store.Tx) error) error {
+	c.before()
+	return c.Store.Update(ctx, fn)
+}
+
+// Who comes into a network before it has gone stops its deletion, of which nothing is left then; who comes after is refused.
 func TestWhoComesStopsTheDeletionOfANetwork(t *testing.T) {
-	for changes := range 3 {
-		t.Run(fmt.Sprintf("after %d changes", changes), func(t *testing.T) {
-			w := newWorld(t, etcdtest.Start(t), `{"prefix":"10.0.0.0/16"}`)
-			m, other := w.member(1), w.member(2)
-			d, o := m.started(), other.started()
-			d.holds(100)
-			ctl := w.member(3).tenetd(nil)
-			defer ctl.bury()
-			made := 0
-			ctl.befalls = func() fault {
-				if made++; made == changes+1 {
-					o.mustAdd("new", "10.0.200.9")
-					if !o.follow(o.life) {
-						t.Error(o.failures)
-					}
-				}
-				return none
-			}
-			err := w.deleteNetwork(t.Context(), ctl.etcd)
-			if !errors.Is(err, vnet.ErrExists) || !strings.Contains(fmt.Sprint(err), "new/eth0 on "+string(other.Name)) || vnet.Hint(err) == "" {
-				t.Errorf("got %v (hint %q)", err, vnet.Hint(err))
-			}
-			w.agree([]*member{m, other})
-		})
-	}
-}
-
-// A deletion that was cut has taken blocks whose nodes do not know. Whoever of these comes has them claim what they had.
-func TestABlockThatWasClearedIsClaimedAgain(t *testing.T) {
 	w := newWorld(t, etcdtest.Start(t), `{"prefix":"10.0.0.0/16"}`)
-	m := w.member(1)
-	d := m.started()
+	m, other := w.member(1), w.member(2)
+	d, o := m.started(), other.started()
 	d.holds(100)
-	_, err := clearSome(t.Context(), w.etcd, w.net.Ref())
+	o.mustAdd("new", "10.0.200.9")
+	if !o.follow(o.life) {
+		t.Error(o.failures)
+	}
+	err := w.deleteNetwork(t.Context())
+	if !errors.Is(err, vnet.ErrExists) || !strings.Contains(fmt.Sprint(err), "new/eth0 on "+string(other.Name)) || vnet.Hint(err) == "" {
+		t.Errorf("got %v (hint %q)", err, vnet.Hint(err))
+	}
+	w.agree([]*member{m, other})
+	other.mustErase("new")
+	o.rest()
+	e, err := m.allocate("late") // of a block that d holds
 	must(t, err)
-	if got := len(w.keys(store.Blocks)); got >= 100 {
-		t.Fatalf("etcd has %d blocks: this test proves nothing", got)
+	must(t, w.deleteNetwork(t.Context()))
+	if err := d.publish(t.Context(), e.Publish(m.Name), m.net); !errors.Is(err, vnet.ErrNotFound) {
+		t.Errorf("it is told of who came when the network had gone: %v", err)
 	}
-	d.Rest = 1 << 40
-	for i := range 100 {
-		d.mustAdd(fmt.Sprint("back", i), fmt.Sprintf("10.0.%d.10", i))
-	}
-	d.rest()
-	w.agree([]*member{m})
 }

@@ -137,6 +137,10 @@ func (a *Agent) compareEndpoint(ctx context.Context, t *tenant, key string) erro
 		is = got.Kvs[0].Value
 	}
 	a.mu.Lock()
+	if a.lease == 0 || a.lease != a.toldUnder { // by now it is not known what was told
+		a.mu.Unlock()
+		return nil
+	}
 	t.own.hear(key, is)
 	p, ours := a.published[r.ID]
 	ours = ours && endpointKey(p.remote) == key
@@ -187,6 +191,10 @@ func (a *Agent) compareFunctions(ctx context.Context, keys []string) error {
 	var strange []string
 	anew := false
 	a.mu.Lock()
+	if a.functions == nil || a.lease == 0 || a.lease != a.toldUnder { // by now it is not known what was told
+		a.mu.Unlock()
+		return nil
+	}
 	for key, text := range texts {
 		a.echoes.hear(key, text)
 		if a.functionStands(key, string(text)) {

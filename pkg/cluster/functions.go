@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -71,7 +72,32 @@ func (t touching) Delete(key string) error {
 
 // plan decides on the paths of a tenant's chains, by what nodes say of their instances.
 func plan(tx store.Tx, tenant vnet.TenantName) error {
-	return paths.Plan(tx, tenant, func(i vnet.Instance) paths.State {
+	return paths.Plan(tx, tenant, stateIn(tx), time.Now().UTC())
+}
+
+// planEach is plan in as many transactions as it takes, of which each may see the records otherwise.
+func planEach(tenant vnet.TenantName, update func(func(store.Tx) error) error, sees func(store.Tx) store.Tx) error {
+	const some = 32 // chains: of each several records may change, and etcd takes 128 if it was not told otherwise
+	for more := true; more; {
+		more = false
+		err := update(func(tx store.Tx) error {
+			var err error
+			more, err = paths.PlanSome(sees(tx), tenant, stateIn(sees(tx)), time.Now().UTC(), some)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("tenant %s: %w", tenant, err)
+		}
+	}
+	return nil
+}
+
+// asIs has planEach see what there is.
+func asIs(tx store.Tx) store.Tx { return tx }
+
+// stateIn is what becomes of instances, by what nodes say of them and who is off.
+func stateIn(tx store.Tx) func(vnet.Instance) paths.State {
+	return func(i vnet.Instance) paths.State {
 		switch {
 		case !i.Whole():
 			return paths.Gone
@@ -79,7 +105,7 @@ func plan(tx store.Tx, tenant vnet.TenantName) error {
 			return paths.Dead
 		}
 		return paths.Serves
-	}, time.Now().UTC())
+	}
 }
 
 // tellFunctions tells the cluster of this node's instances, and decides on the paths through them in the same transaction.
@@ -126,7 +152,19 @@ func (a *Agent) comeBack(tx store.Tx) error {
 	a.mu.Lock()
 	a.unplanned = true
 	a.mu.Unlock()
-	return errors.Join(tx.Delete(offKey(a.Name)), tx.Delete(graceKey(a.Name)))
+	return a.isBack(tx)
+}
+
+// isBack writes that the node is not off. It deletes only what there is: every deletion is one more for others to wait for.
+func (a *Agent) isBack(tx store.Tx) error {
+	return errors.Join(deleteFound(tx, offKey(a.Name)), deleteFound(tx, graceKey(a.Name)))
+}
+
+func deleteFound(tx store.Tx, key string) error {
+	if tx.Get(key) == nil {
+		return nil
+	}
+	return tx.Delete(key)
 }
 
 // instances are this node's by their keys in the cluster. Which are drained a node says as long as it is on its own.
@@ -145,10 +183,10 @@ func (a *Agent) putFunctions(tx store.Tx, want map[string]vnet.Instance) error {
 		return err
 	}
 	a.mu.Lock()
-	back := a.unplanned
+	back := a.unplanned || a.functions == nil // of what was told before it is not known what followed from it
 	a.mu.Unlock()
 	back = back || tx.Get(offKey(a.Name)) != nil // it was off, and its functions serve again
-	if err := errors.Join(tx.Delete(offKey(a.Name)), tx.Delete(graceKey(a.Name))); err != nil {
+	if err := a.isBack(tx); err != nil {
 		return err
 	}
 	have, err := a.functionsThere(tx)

@@ -65,7 +65,8 @@ func (a *Agent) told(ctx context.Context, err error) error {
 }
 
 func (a *Agent) note(ctx context.Context, err error) {
-	if errors.Is(err, vnet.ErrUnavailable) && !etcd.Refused(err) && ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	silent := errors.Is(err, vnet.ErrUnavailable) && !etcd.Refused(err)
+	if silent && ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		a.connection(false)
 	}
 }

@@ -19,8 +19,6 @@ func TestWhoStaysAfterAllTakesALease(t *testing.T) {
 		defer d.Agent.mu.Unlock()
 		return d.lease
 	}
-	var kept sync.WaitGroup
-	kept.Go(func() { d.keep(d.life) })
 	first := lease()
 	cut, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -30,6 +28,8 @@ func TestWhoStaysAfterAllTakesALease(t *testing.T) {
 	if _, err := d.etcd.Client().Revoke(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}
+	var kept sync.WaitGroup
+	kept.Go(func() { d.keep(d.life) })
 	etcdtest.Wait(t, "the lease to be lost", func() bool { return lease() == 0 })
 	d.house(d.life, nil)
 	etcdtest.Wait(t, "another lease", func() bool { return lease() != 0 })

@@ -427,7 +427,7 @@ func (a *Agent) giveUp(lease clientv3.LeaseID) {
 	}
 }
 
-// peerOf reads another node's record, of whatever version.
+// recordOf reads another node's record, of whatever version.
 func recordOf(key string, value []byte) (Record, error) {
 	var r Record
 	err := store.DecodeShared(key, value, &r)

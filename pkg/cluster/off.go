@@ -27,12 +27,11 @@ func (a *Agent) endGraces(ctx context.Context) error {
 		}
 	}
 	a.mu.Unlock()
+	var errs []error
 	for _, name := range ended {
-		if err := a.endGrace(ctx, name); err != nil {
-			return err
-		}
+		errs = append(errs, a.endGrace(ctx, name))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // endGrace takes a node out of the cluster that is off and has no grace any more. Etcd says so in the transaction: what this
@@ -67,13 +66,9 @@ func (a *Agent) declareOff(ctx context.Context, name vnet.NodeName) error {
 	if err != nil {
 		return a.told(ctx, err)
 	}
-	off, err := a.planned(ctx, name, func(tx store.Tx) (bool, error) {
-		is := tx.Get(aliveKey(name)) == nil && tx.Get(reachedKey(name)) == nil && tx.Get(offKey(name)) == nil && tx.Get(nodeKey(name)) != nil &&
+	off, err := a.turnOff(ctx, name, func(tx store.Tx) bool {
+		return tx.Get(aliveKey(name)) == nil && tx.Get(reachedKey(name)) == nil && tx.Get(offKey(name)) == nil && tx.Get(nodeKey(name)) != nil &&
 			string(tx.Get(graceKey(name))) == mine
-		if !is {
-			return false, nil
-		}
-		return true, tx.Put(offKey(name), []byte(a.Name))
 	})
 	if err != nil {
 		return err
@@ -86,42 +81,68 @@ func (a *Agent) declareOff(ctx context.Context, name vnet.NodeName) error {
 	return a.told(ctx, err)
 }
 
-// planned makes a change and, if there is one, decides in its transaction on the chains that the node serves in. That one of these
-// cannot be decided on, or that they are too many for a transaction, keeps no node from being off: then the change is made without,
-// and tenant by tenant after it. It reports whether it was made.
-func (a *Agent) planned(ctx context.Context, name vnet.NodeName, change func(store.Tx) (bool, error)) (bool, error) {
-	made := false
-	var served []vnet.TenantName
-	update := func(plans bool) (bool, error) {
-		return a.update(ctx, func(tx store.Tx) error {
-			var err error
-			if made, err = change(tx); err != nil || !made {
-				return err
+// turnOff writes that the node is off if, as etcd has it, it is, and decides in the same transaction on the chains that it serves
+// in. That one of these cannot be decided on, or that they are too many for a transaction, keeps no node from being off: then they
+// are led past it before, as many as can be. Cut short, it is not off, and whoever finds that out does it again. It reports whether
+// it is off by this.
+func (a *Agent) turnOff(ctx context.Context, name vnet.NodeName, is func(store.Tx) bool) (bool, error) {
+	off := false
+	turn := func(follows func(store.Tx) error) func(store.Tx) error {
+		return func(tx store.Tx) error {
+			if off = is(tx); !off {
+				return nil
 			}
-			if served, err = servedBy(tx, name); err != nil || !plans {
-				return err
-			}
-			for _, tenant := range served {
-				if err := plan(tx, tenant); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	impossible, err := update(true)
-	if err == nil || errors.Is(err, vnet.ErrUnavailable) && !impossible || ctx.Err() != nil {
-		return made, err
-	}
-	if _, err := update(false); err != nil || !made {
-		return made, err
-	}
-	for _, tenant := range served {
-		if _, err := a.update(ctx, func(tx store.Tx) error { return plan(tx, tenant) }); err != nil {
-			a.log.Error("a chain cannot be led past a node that is off", "tenant", tenant, "error", err, "hint", vnet.Hint(err))
+			return errors.Join(tx.Put(offKey(name), []byte(a.Name)), follows(tx))
 		}
 	}
-	return made, nil
+	var served []vnet.TenantName
+	impossible, err := a.update(ctx, turn(func(tx store.Tx) error {
+		var err error
+		if served, err = servedBy(tx, name); err != nil {
+			return err
+		}
+		for _, tenant := range served {
+			if err := plan(tx, tenant); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	if err == nil || errors.Is(err, vnet.ErrUnavailable) && !impossible || ctx.Err() != nil {
+		return off, err
+	}
+	for _, tenant := range served {
+		err := planEach(tenant, func(plan func(store.Tx) error) error {
+			_, err := a.update(ctx, func(tx store.Tx) error {
+				if !is(tx) {
+					return nil
+				}
+				return plan(tx)
+			})
+			return err
+		}, func(tx store.Tx) store.Tx { return without{tx, name} })
+		if err != nil {
+			a.log.Error("a chain cannot be led past a node that is off", "error", err, "hint", vnet.Hint(err))
+		}
+	}
+	_, err = a.update(ctx, turn(func(store.Tx) error { return nil }))
+	return off, err
+}
+
+// without is a cluster's records as they will be when the node is off.
+type without struct {
+	store.Tx
+
+	node vnet.NodeName
+}
+
+func (without) Shared() bool { return true }
+
+func (w without) Get(key string) []byte {
+	if key == offKey(w.node) {
+		return []byte(w.node)
+	}
+	return w.Tx.Get(key)
 }
 
 const minGrace = time.Second
@@ -250,7 +271,12 @@ func remove(ctx context.Context, s Authority, name vnet.NodeName, conditions ...
 		}
 		if len(ops) == 0 {
 			// Before the record: cut short here, it is done again.
-			if err := s.Update(ctx, func(tx store.Tx) error { return store.KeepUplinks(tx, name) }); err != nil {
+			if err := s.Update(ctx, func(tx store.Tx) error {
+				if tx.Get(aliveKey(name)) != nil {
+					return nil
+				}
+				return store.KeepUplinks(tx, name)
+			}); err != nil {
 				return false, err
 			}
 			if err := planAll(ctx, s); err != nil {
@@ -324,10 +350,9 @@ func planAll(ctx context.Context, s store.Store) error {
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, tenant := range slices.Sorted(maps.Keys(tenants)) {
-		if err := s.Update(ctx, func(tx store.Tx) error { return plan(tx, tenant) }); err != nil {
-			return fmt.Errorf("tenant %s: %w", tenant, err)
-		}
+		errs = append(errs, planEach(tenant, func(plan func(store.Tx) error) error { return s.Update(ctx, plan) }, asIs))
 	}
-	return nil
+	return errors.Join(errs...)
 }

@@ -13,7 +13,7 @@ import (
 
 // tellUplinks tells the cluster which uplinks this node has a NIC on, if it was told otherwise or may have lost it. Tenetctl does
 // that too, when one comes or goes: this makes up for what was cut short, for an etcd that was emptied, and for a node that was
-// removed while it was away. One that stands in the cluster with other VLANs is said, and left: what is here goes on.
+// removed while it was away. One that stands in the cluster with other VLANs is said.
 func (a *Agent) tellUplinks(ctx context.Context, own []vnet.Uplink) error {
 	a.mu.Lock()
 	told := a.uplinks != nil && maps.Equal(a.uplinks, vlansOf(own))
@@ -22,6 +22,7 @@ func (a *Agent) tellUplinks(ctx context.Context, own []vnet.Uplink) error {
 		return nil
 	}
 	var odd []error
+	sound := map[vnet.UplinkName]string{}
 	_, err := a.update(ctx, func(tx store.Tx) error {
 		odd = nil
 		if err := a.inSession(tx); err != nil {
@@ -31,11 +32,13 @@ func (a *Agent) tellUplinks(ctx context.Context, own []vnet.Uplink) error {
 		if own, err = a.ownUplinks(ctx); err != nil { // once more: etcd may have let this wait
 			return err
 		}
+		sound = vlansOf(own)
 		for _, u := range own {
 			_, err := store.DeclareUplink(tx, u, a.Name)
 			switch {
-			case errors.Is(err, vnet.ErrExists), errors.Is(err, vnet.ErrInvalid):
+			case errors.Is(err, vnet.ErrExists), errors.Is(err, vnet.ErrInvalid), errors.Is(err, vnet.ErrCorrupt):
 				odd = append(odd, err)
+				delete(sound, u.Name)
 			case err != nil:
 				return err
 			}
@@ -45,12 +48,10 @@ func (a *Agent) tellUplinks(ctx context.Context, own []vnet.Uplink) error {
 	if err != nil {
 		return err
 	}
-	for _, err := range odd {
-		a.log.Error("an uplink of this node is another in the cluster", "error", err, "hint", vnet.Hint(err))
-	}
 	a.mu.Lock()
-	a.uplinks = vlansOf(own)
+	a.uplinks = sound // the others are told once more with whatever changes
 	a.mu.Unlock()
+	a.failed(ctx, "tell the cluster of uplinks", errors.Join(odd...)) // what is here goes on
 	return nil
 }
 

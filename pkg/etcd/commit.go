@@ -72,7 +72,7 @@ func (s *Store) untilDone(ctx context.Context, run func(context.Context) (bool, 
 			return err
 		}
 		if ended := pause(ctx, longest); ended != nil {
-			return vnet.WithHint(fmt.Errorf("%s: %w: in each of %d runs another transaction was quicker: %w", s.name, vnet.ErrUnavailable, runs, ended),
+			return vnet.WithHint(answer{fmt.Errorf("%s: %w: in each of %d runs another transaction was quicker: %w", s.name, vnet.ErrUnavailable, runs, ended)},
 				"many change the same records at once; try again")
 		}
 		longest = min(2*longest, lastPause)

@@ -17,6 +17,7 @@ package paths
 import (
 	"cmp"
 	"maps"
+	"math"
 	"math/big"
 	"slices"
 	"time"
@@ -38,13 +39,20 @@ const (
 // Plan writes the legs and paths of all chains of the tenant, as the instances are now. It
 // changes nothing if nothing has changed. vnet.ErrExhausted if there are no numbers left.
 func Plan(tx store.Tx, t vnet.TenantName, state func(vnet.Instance) State, now time.Time) error {
+	_, err := PlanSome(tx, t, state, now, math.MaxInt)
+	return err
+}
+
+// PlanSome is Plan of so many chains at most that change, since a transaction of a cluster's store
+// may be about no more than some. It reports whether there may be more.
+func PlanSome(tx store.Tx, t vnet.TenantName, state func(vnet.Instance) State, now time.Time, most int) (bool, error) {
 	chains, err := store.All[vnet.Chain](tx, store.ChainsOf(t))
 	if err != nil || len(chains) == 0 {
-		return err
+		return false, err
 	}
 	instances, err := store.Instances(tx, t)
 	if err != nil {
-		return err
+		return false, err
 	}
 	p := planner{now: now, states: map[vnet.Hop]State{}, groups: map[vnet.GroupName]vnet.Group{}, in: map[vnet.GroupName][]vnet.Instance{}}
 	for _, i := range instances {
@@ -54,22 +62,26 @@ func Plan(tx store.Tx, t vnet.TenantName, state func(vnet.Instance) State, now t
 	for _, c := range chains {
 		for _, name := range c.Groups {
 			if p.groups[name], err = store.Group(tx, vnet.GroupRef{Tenant: t, Group: name}); err != nil {
-				return err
+				return false, err
 			}
 		}
 		before, err := store.Legs(tx, c.Ref())
 		if err != nil {
-			return err
+			return false, err
 		}
 		after := p.legs(c, before)
 		if slices.EqualFunc(before, after, equalLeg) {
 			continue
 		}
+		if most == 0 {
+			return true, nil
+		}
+		most--
 		if err := store.PutLegs(tx, c.Ref(), after, now); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return false, nil
 }
 
 func equalLeg(a, b vnet.Leg) bool {

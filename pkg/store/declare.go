@@ -78,7 +78,7 @@ func declareNetwork(tx Tx, n vnet.Network, provide func(Tx, vnet.Network) error)
 	if err := checkOverlap(tx, n); err != nil {
 		return n, err
 	}
-	if err := provide(tx, n); err != nil {
+	if err := errors.Join(provide(tx, n), checkLeft(tx, n.Ref())); err != nil {
 		return n, err
 	}
 	if n.VNI == 0 {
@@ -99,17 +99,51 @@ func declareNetwork(tx Tx, n vnet.Network, provide func(Tx, vnet.Network) error)
 	return n, Save(tx, networkKey(n.Ref()), n)
 }
 
+// checkLeft fails if a cluster's store has blocks of a network of this name that has been deleted, and nobody is in any more: they
+// may be cut otherwise than this one's, and go when the deletion is finished.
+func checkLeft(tx Tx, r vnet.Ref) error {
+	if !isShared(tx) {
+		return nil
+	}
+	left := false
+	err := tx.Range(BlocksIn(r), func(string, []byte) error {
+		left = true
+		return ErrStop
+	})
+	if err != nil || !left {
+		return err
+	}
+	if used, err := NetworkUsed(tx, r); err != nil || used {
+		return err
+	}
+	return vnet.WithHint(vnet.Existsf("network %s was deleted, and nodes' blocks of it have not all gone", r), "finish that: tenetctl network del %s", r)
+}
+
+// NetworkUsed reports whether anybody is in the network, also if that does not stand.
+func NetworkUsed(tx Tx, r vnet.Ref) (bool, error) {
+	all, err := users(tx, r)
+	return len(all) > 0, err
+}
+
 // DeleteNetwork removes the network with its pools and blocks. vnet.ErrExists while an address or endpoint of it is in use.
 func DeleteNetwork(tx Tx, r vnet.Ref) error {
+	return deleteNetwork(tx, r, poolsOf(r), addressesOf(r), releasedIn(r), BlocksIn(r))
+}
+
+// DeleteNetworkAlone is DeleteNetwork in a cluster's store, and leaves the blocks that nodes hold.
+func DeleteNetworkAlone(tx Tx, r vnet.Ref) error { return deleteNetwork(tx, r) }
+
+// deleteNetwork removes it with what is under the prefixes.
+func deleteNetwork(tx Tx, r vnet.Ref, prefixes ...string) error {
 	n, err := Network(tx, r)
 	if err != nil {
 		return err
 	}
-	if err := NetworkUnused(tx, r); err != nil {
+	if err := unusedNetwork(tx, r); err != nil {
 		return err
 	}
 	var keys []string
-	for _, prefix := range []string{poolsOf(r), addressesOf(r), releasedIn(r), BlocksIn(r)} {
+	for _, prefix := range prefixes {
 		err := tx.Range(prefix, func(key string, _ []byte) error {
 			keys = append(keys, key)
 			return nil
@@ -132,12 +166,8 @@ func DeleteNetwork(tx Tx, r vnet.Ref) error {
 	return nil
 }
 
-// NetworkUnused returns a vnet.ErrExists that says what stands in the way of the network's deletion: who is in it, or a chain that
-// names it. vnet.ErrNotFound if there is no such network.
-func NetworkUnused(tx Tx, r vnet.Ref) error {
-	if _, err := Network(tx, r); err != nil {
-		return err
-	}
+// unusedNetwork says what stands in the way of the network's deletion: who is in it, or a chain that names it.
+func unusedNetwork(tx Tx, r vnet.Ref) error {
 	users, err := users(tx, r)
 	if err != nil {
 		return err

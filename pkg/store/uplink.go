@@ -122,11 +122,16 @@ func ForgetUplink(tx Tx, name vnet.UplinkName, node vnet.NodeName) error {
 
 // KeepUplinks is ForgetUplink for all uplinks of the node but those.
 func KeepUplinks(tx Tx, node vnet.NodeName, those ...vnet.UplinkName) error {
-	all, err := All[vnet.Uplink](tx, Uplinks)
-	for _, u := range all {
-		if err == nil && !slices.Contains(those, u.Name) && tx.Get(uplinkNodeKey(u.Name, node)) != nil {
-			err = ForgetUplink(tx, u.Name, node)
+	var gone []vnet.UplinkName
+	err := tx.Range(uplinkNodes, func(key string, _ []byte) error {
+		name, of, _ := strings.Cut(strings.TrimPrefix(key, uplinkNodes), "/")
+		if u := vnet.UplinkName(name); of == string(node) && !slices.Contains(those, u) {
+			gone = append(gone, u)
 		}
+		return nil
+	})
+	for _, u := range gone {
+		err = errors.Join(err, ForgetUplink(tx, u, node))
 	}
 	return err
 }
