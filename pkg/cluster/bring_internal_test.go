@@ -237,7 +237,7 @@ func TestFunctionsOfAnyNumberAreTold(t *testing.T) {
 	functions(many)
 }
 
-// However many chains a node's functions serve in, they are led past it when it is off.
+// However many chains a node's functions serve in, they are led past it when it is off, and through it when it is back.
 func TestChainsOfAnyNumberAreLedPastANodeThatIsOff(t *testing.T) {
 	const many = 130
 	w := newWorld(t, etcdtest.Start(t), `{"prefix":"10.0.0.0/24"}`)
@@ -257,6 +257,15 @@ func TestChainsOfAnyNumberAreLedPastANodeThatIsOff(t *testing.T) {
 		}
 	}
 	blocked(0)
+	must(t, o.declareOff(t.Context(), m.Name))
+	blocked(many)
+	m.become()
+	back := m.tenetd(nil)
+	back.script(none)
+	must(t, back.enterWithAll(back.life))
+	blocked(0)
+	back.bury()
+	w.forget(m.Name)
 	must(t, o.declareOff(t.Context(), m.Name))
 	blocked(many)
 	if n, err := collectAll(t.Context(), w.etcd, nil, time.Now().Add(time.Minute)); err != nil || n != many {
