@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,9 +46,9 @@ func TestARecordThatMakesNoSenseEndsNothing(t *testing.T) {
 	}
 	put(key, string(text))
 	put("networks/red/web", w.records("networks/")["networks/blue/web"]) // by another's key
-	said := func() {
+	said := func(nodes ...*lab.Host) {
 		t.Helper()
-		for _, h := range w.Nodes {
+		for _, h := range nodes {
 			for _, k := range []string{key, "networks/red/web"} {
 				lab.Eventually(t, h.Name+" to say so of "+k, func() bool {
 					return strings.Contains(w.daemons[h].Log(), "is left out of account\" key="+k)
@@ -55,13 +56,17 @@ func TestARecordThatMakesNoSenseEndsNothing(t *testing.T) {
 			}
 		}
 	}
-	said()
-	for _, h := range w.Nodes {
-		w.daemons[h].Terminate()
-		w.restart(h)
+	again := func(nodes ...*lab.Host) {
+		t.Helper()
+		for _, h := range nodes {
+			w.daemons[h].Terminate()
+			w.restart(h)
+		}
+		w.allJoined()
 	}
-	w.allJoined()
-	said()
+	said(w.Nodes...)
+	again(w.n1, w.n2)
+	said(w.n1, w.n2)
 	for _, h := range w.Nodes {
 		late := h.Attach("late-"+h.Name, webOn(h))
 		lab.Eventually(t, late.ID+" to reach the server", func() bool { return late.Pings(w.server.IP4, "-W1") })
@@ -73,6 +78,11 @@ func TestARecordThatMakesNoSenseEndsNothing(t *testing.T) {
 		first.Sees(t, said, 1, 1)
 	}
 
+	again(w.n3) // the function of which tells of it anew, with which paths are decided on anew
+	lab.Eventually(t, "the paths to be put right", func() bool { return !strings.Contains(w.records(key)[key], strconv.Itoa(1<<62)) })
+	w.leads(first)
+	put(key, string(text))
+	said(w.n3)
 	put(key, sound)
 	_, err = w.etcd.Client().Delete(t.Context(), etcdPrefix+"networks/red/web")
 	lab.Must(t, err)
