@@ -67,7 +67,7 @@ func measureScale(ctx context.Context, set settings, r *report, start time.Time)
 		} {
 			say("%s %d nodes: %s", elapsed(start), n, step.name)
 			if err := step.do(ctx); err != nil {
-				return fmt.Errorf("%d nodes: %s: %w", n, step.name, err)
+				return fmt.Errorf("%d nodes: %s: %w; the log of tenetd ends\n%s", n, step.name, err, s.daemon.logTail())
 			}
 		}
 	}

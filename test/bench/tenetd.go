@@ -88,6 +88,9 @@ func (d *daemon) await(ctx context.Context, what string, done func() (bool, erro
 }
 
 func (d *daemon) logTail() string {
+	if d == nil {
+		return "(none runs)"
+	}
 	b, err := os.ReadFile(d.log)
 	if err != nil {
 		return err.Error()
