@@ -203,8 +203,8 @@ func TestLocalFunctionsArePreferred(t *testing.T) {
 	})
 }
 
-// A node that is off takes its functions with it: connections go on through those of other nodes, and when it is back its
-// own serve again.
+// A node that is off takes its functions with it: connections go on through those of other nodes, and when it is back
+// functions on it serve again.
 func TestChainGoesOnWithoutANode(t *testing.T) {
 	w := newLed(t, "--lease=2s", "--grace=1h")
 	w.ctl(w.n1, "group", "add", "blue/fw")
@@ -226,6 +226,15 @@ func TestChainGoesOnWithoutANode(t *testing.T) {
 	if out := w.ctl(w.n1, "function", "list"); !strings.Contains(out, " off ") {
 		t.Errorf("the function of a node that is off: %s", out)
 	}
+	w.n3.PowerOn()
+	w.restart(w.n3, "--lease=2s", "--grace=1h")
+	w.joined(w.n3)
+	w.becomes(w.n3, w.n1, "runs")
+	again := lab.Watch(w.n3.Function("again", webOn(w.n3), "fw", 100).Bridges()) // a boot takes containers' links away
+	lab.Eventually(t, "new connections to go through a function of the node that is back", func() bool {
+		said := w.exchange("udp", w.server.IP4, "back")
+		return lab.Within(lab.Patience()/40, func() bool { return again.Saw(said) == [2]int{1, 1} })
+	})
 }
 
 // A path that no new connection gets stands as long as a connection has it, on whatever node, and goes then.
