@@ -126,7 +126,7 @@ func (a *Agent) tell(ctx context.Context, id vnet.EndpointID) error {
 			return err
 		}
 	}
-	if err := a.publish(ctx, e.Publish(a.Name), net); err != nil {
+	if err := a.publishHeld(ctx, e.Publish(a.Name), net); err != nil {
 		return err
 	}
 	if e.Function != nil {

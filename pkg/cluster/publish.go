@@ -220,6 +220,32 @@ func (a *Agent) publish(ctx context.Context, r vnet.Remote, net vnet.Network) er
 	return nil
 }
 
+// publishHeld is publish for a new endpoint, of whose addresses' blocks etcd may have lost that they are this node's: their network
+// was deleted, and declared again before this node has heard of it. vnet.ErrExists if one is another's by now.
+func (a *Agent) publishHeld(ctx context.Context, r vnet.Remote, net vnet.Network) error {
+	err := a.publish(ctx, r, net)
+	if !errors.Is(err, errRefused) || errors.Is(err, vnet.ErrNotFound) || a.settling() {
+		return err
+	}
+	for _, p := range r.Addrs {
+		s, ok := net.SubnetOf(p.Addr())
+		if !ok || s.Assignable(p.Addr()) != nil {
+			continue
+		}
+		h := held{r.Ref(), s.BlockOf(p.Addr())}
+		who, failed := a.claim(ctx, h)
+		switch {
+		case failed != nil:
+			return failed
+		case who != a.Name:
+			a.unclaimed.Store(true) // and so are others in it
+			a.Kick()
+			return vnet.Existsf("%s of network %s is of a block that is node %s's by now", p.Addr(), r.Ref(), who)
+		}
+	}
+	return a.publish(ctx, r, net)
+}
+
 // makeRoom withdraws endpoints that have gone and that had what another has now: as long as they are told of, that one is left
 // out of account by other nodes.
 func (a *Agent) makeRoom(ctx context.Context, r vnet.Remote) error {

@@ -113,10 +113,10 @@ func attach(ctx context.Context, n *node.Node, r *cni.Request, recorded node.Rec
 }
 
 // tell has the cluster told of the endpoint. What cannot be told now is told later, and is no reason to fail: it is logged,
-// with what else is known of the endpoint. vnet.ErrNotFound if its network is no more.
+// with what else is known of the endpoint. vnet.ErrNotFound if its network is no more, vnet.ErrExists if an address is another node's.
 func tell(ctx context.Context, n *node.Node, id vnet.EndpointID, known ...any) error {
 	err := n.Publish(ctx, id)
-	if err == nil || errors.Is(err, vnet.ErrNotFound) {
+	if err == nil || errors.Is(err, vnet.ErrNotFound) || errors.Is(err, vnet.ErrExists) {
 		return err
 	}
 	slog.With(known...).Warn("not yet published to the other nodes", "endpoint", id, "error", err)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tenet-cni/tenet/test/lab"
 )
@@ -208,4 +209,41 @@ func TestAConfigurationDeclaresForTheCluster(t *testing.T) {
 	other.Conf = c.Nodes[2].Conf("blue", "db", db4)
 	other.Add()
 	lab.Eventually(t, "one of the other network", func() bool { return other.Pings(containers[0].IP4) })
+}
+
+// A network may be deleted while containers come into it: then either it stands, with all whose ADD succeeds, or it has gone, with
+// none.
+func TestANetworkIsDeletedWhileContainersCome(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	for round := range 12 {
+		c.network(c.Nodes[0], "blue/web", "--subnet", web4)
+		c.known("blue/web")
+		var all sync.WaitGroup
+		answers := make([]lab.Answer, 2)
+		var containers []*lab.Container
+		for i := range answers {
+			e := c.Nodes[i].Container(fmt.Sprintf("c%d-%d", round, i))
+			e.Conf = c.Nodes[i].Conf("blue", "web")
+			containers = append(containers, e)
+			all.Go(func() { answers[i] = e.Do("ADD") })
+		}
+		time.Sleep(time.Duration(round) * 8 * time.Millisecond) // the order of events is what is tried
+		_, _ = c.Nodes[2].Tenetctl("network", "del", "blue/web")
+		all.Wait()
+		came := 0
+		for _, a := range answers {
+			if a.Err == nil {
+				came++
+			}
+		}
+		stands, published := len(c.records("networks/blue/web")), len(c.records("endpoints/blue/web/"))
+		if published != came || came > 0 && stands == 0 {
+			t.Errorf("round %d: %d ADDs succeed, %d endpoints are published, networks: %d", round, came, published, stands)
+		}
+		for _, e := range containers {
+			lab.Must(t, e.Do("DEL").Failed())
+		}
+		_, _ = c.Nodes[2].Tenetctl("network", "del", "blue/web")
+	}
+	c.settled()
 }
