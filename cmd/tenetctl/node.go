@@ -112,12 +112,14 @@ func newNodeShow(a *app) *cobra.Command {
 }
 
 func newNodeDel(a *app) *cobra.Command {
-	drain := false
+	drain, force := false, false
 	cmd := &cobra.Command{
 		Use: "del NODE", Aliases: []string{"delete"}, Short: "Take a node out of the cluster", Args: exactly("NODE"),
 		Long: `del takes a node that does not run out of the cluster: its endpoints are
 withdrawn, and its addresses are free for others at once, without waiting for the
-end of its grace. It refuses while the node runs.
+end of its grace. It refuses while the node runs, and while it is silent: then its
+address may answer, and its containers go on until they are withdrawn. --force
+takes out a silent one.
 
 With --drain it asks a node that runs to leave. The node takes no new container,
 gives its blocks of addresses back as they are released, and leaves with its last
@@ -128,8 +130,13 @@ again, or it joins anew.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := vnet.NodeName(args[0])
 			err := a.onCluster(cmd.Context(), func(ctx context.Context, _ *node.Node, s *etcd.Store) error {
-				if _, err := cluster.ListNodes(ctx, s, name); err != nil {
+				nodes, err := cluster.ListNodes(ctx, s, name)
+				if err != nil {
 					return err
+				}
+				if !drain && !force && nodes[0].State == "silent" {
+					return vnet.WithHint(vnet.Existsf("node %s is silent: its tenetd does not run, but its %s may go on", name, plural(int(nodes[0].Endpoints), "endpoint")),
+						"start its tenetd, or, if nobody reaches it, wait until it is off; --force takes it out as it is")
 				}
 				if !drain {
 					return cluster.Remove(ctx, s, name)
@@ -146,6 +153,7 @@ again, or it joins anew.`,
 		},
 	}
 	cmd.Flags().BoolVar(&drain, "drain", false, "ask a node that runs to leave, and wait for it")
+	cmd.Flags().BoolVar(&force, "force", false, "take out a node whose tenetd is silent, though its containers may go on")
 	return cmd
 }
 
@@ -168,7 +176,7 @@ func newNodeStay(a *app) *cobra.Command {
 // awaitLeft waits until the node is none of the cluster's, and says how far it has come.
 func (a *app) awaitLeft(ctx context.Context, s *etcd.Store, name vnet.NodeName) error {
 	const pause = 500 * time.Millisecond
-	said := ""
+	said, state := "", ""
 	for {
 		nodes, err := cluster.ListNodes(ctx, s, "")
 		if err != nil {
@@ -177,6 +185,7 @@ func (a *app) awaitLeft(ctx context.Context, s *etcd.Store, name vnet.NodeName) 
 		left := ""
 		for _, n := range nodes {
 			if n.Name == name {
+				state = n.State
 				left = fmt.Sprintf("%s and %s", plural(int(n.Endpoints), "endpoint"), plural(int(n.Blocks), "block"))
 				if n.State == "off" {
 					left += ", but is off: it leaves when it is back; without --drain it is taken out as it is"
@@ -192,6 +201,9 @@ func (a *app) awaitLeft(ctx context.Context, s *etcd.Store, name vnet.NodeName) 
 		}
 		select {
 		case <-ctx.Done():
+			if state == "silent" {
+				return vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("node %s is silent, and still has %s", name, left)), "it leaves when its tenetd runs: start that")
+			}
 			return vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, fmt.Errorf("node %s still has %s", name, left)),
 				"it goes on leaving; wait on with the same command, or have it stay: tenetctl node stay %s", name)
 		case <-time.After(pause):

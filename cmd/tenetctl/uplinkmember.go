@@ -73,7 +73,10 @@ func (a *app) delUplink(ctx context.Context, n *node.Node, name vnet.UplinkName)
 	if err != nil {
 		return err
 	}
-	return a.forgetUplink(ctx, n, name)
+	if err := a.forgetUplink(ctx, n, name); err != nil {
+		return vnet.WithHint(fmt.Errorf("this node has no uplink %s any more, but the cluster does not know yet: %w", name, err), "run it once more; where tenetd runs, it sees to that, too")
+	}
+	return nil
 }
 
 // mayForget fails if there is nothing that a node without a NIC on the uplink could have etcd forget.

@@ -88,6 +88,7 @@ type Agent struct {
 	unplanned bool                       // and chains do not go by them yet
 	echoes    echoes                     // of the functions
 	uplinks   map[vnet.UplinkName]string // as etcd was told of this node's: their VLANs
+	uplinksAt time.Time                  // when that was
 	conflicts map[vnet.EndpointID]string // endpoints that the cluster does not want, and why
 	failures  map[string]string          // what has failed and not worked since, with the error that was logged
 	idle      map[held]time.Time         // blocks that nobody has an address of, and since when
@@ -254,6 +255,7 @@ func (a *Agent) house(ctx context.Context, stop context.CancelCauseFunc) {
 		a.Kick() // whom the cluster did not want it may by now
 	}
 	a.failed(ctx, "compare what etcd has in this node's name", a.compareEchoes(ctx))
+	a.retellUplinks()
 	if !leaving {
 		a.failed(ctx, "leave the cluster", nil) // it may stay after all
 		a.failed(ctx, "give blocks back", a.returnIdle(ctx))

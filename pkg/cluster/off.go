@@ -236,7 +236,7 @@ type Authority interface {
 func Remove(ctx context.Context, s Authority, name vnet.NodeName) error {
 	removed, err := remove(ctx, s, name)
 	if err == nil && !removed {
-		return vnet.WithHint(vnet.Existsf("node %s runs", name), "have it leave: tenetctl node del %s --drain; or stop its tenetd first", name)
+		return vnet.WithHint(vnet.Existsf("node %s runs", name), "have it leave: tenetctl node del %s --drain; or stop its tenetd first, and say --force", name)
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/store"
@@ -49,10 +50,24 @@ func (a *Agent) tellUplinks(ctx context.Context, own []vnet.Uplink) error {
 		return err
 	}
 	a.mu.Lock()
-	a.uplinks = sound // the others are told once more with whatever changes
+	a.uplinks, a.uplinksAt = sound, time.Now() // the others are told once more with whatever changes
 	a.mu.Unlock()
 	a.failed(ctx, "tell the cluster of uplinks", errors.Join(odd...)) // what is here goes on
 	return nil
+}
+
+// uplinksPause is how long what etcd was told of uplinks is relied on.
+const uplinksPause = time.Minute
+
+// retellUplinks has etcd told of uplinks once more, now and then: somebody may have changed what it has.
+func (a *Agent) retellUplinks() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.uplinks == nil || time.Since(a.uplinksAt) < uplinksPause {
+		return
+	}
+	a.uplinks = nil
+	a.Kick()
 }
 
 func (a *Agent) ownUplinks(ctx context.Context) ([]vnet.Uplink, error) {

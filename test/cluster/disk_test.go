@@ -90,7 +90,8 @@ func TestCopyOfANodeIsRefused(t *testing.T) {
 	c.daemons[twin].Terminate()
 	c.ctl(node, "node", "list")
 	lab.Eventually(t, "the lease of the other machine to end", func() bool { return c.state(twin, node) != "runs" })
-	c.ctl(node, "node", "del", twin.Name) // its address is to be the copy's
+	c.refused(node, []string{"node n3 is silent", "hint: start its tenetd"}, "node", "del", twin.Name)
+	c.ctl(node, "node", "del", twin.Name, "--force") // its address is to be the copy's
 	c.settled(c.Nodes[0], node)
 	lab.Must(t, os.RemoveAll(twin.DataDir))
 	backUp(t, node, twin.DataDir)

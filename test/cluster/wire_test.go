@@ -237,7 +237,7 @@ func TestAnUplinkGoesWithItsLastNode(t *testing.T) {
 	c.comesOnWire("n1", "n2")
 	c.daemons[n2].Terminate()
 	lab.Eventually(t, "a node to be removed that has ended", func() bool {
-		_, err := n1.Tenetctl("node", "del", "n2")
+		_, err := n1.Tenetctl("node", "del", "n2", "--force")
 		return err == nil
 	})
 	c.comesOnWire("n1")
