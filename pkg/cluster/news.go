@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -125,7 +126,11 @@ func (a *Agent) hear(tx store.Tx, n *news, c *node.OverlayChange) error {
 			continue
 		}
 		var r vnet.Remote
-		if err := store.DecodeShared(key, e.Value, &r); err != nil || endpointKey(r) != key {
+		err := store.DecodeShared(key, e.Value, &r)
+		if err == nil && endpointKey(r) != key {
+			err = fmt.Errorf("it is the record of %s", endpointKey(r))
+		}
+		if err != nil {
 			a.log.Error("an endpoint's record makes no sense", "tenant", named.Tenant, "network", named.Network, "endpoint", named.ID, "node", named.Node, "error", err)
 			is.unread = append(is.unread, key)
 			continue

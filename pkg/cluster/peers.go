@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -68,7 +69,10 @@ func (a *Agent) hearNodes(whole bool, events []etcd.Event, stored []vnet.Peer) (
 			continue
 		}
 		r, err := recordOf(key, e.Value)
-		if err != nil || r.Name != name {
+		if err == nil && r.Name != name {
+			err = fmt.Errorf("it is the record of %s", r.Name)
+		}
+		if err != nil {
 			a.log.Error("a node's record makes no sense", "node", name, "error", err)
 			news.unread = append(news.unread, name)
 			continue
