@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"slices"
 	"strings"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/tenet-cni/tenet/pkg/ipam"
@@ -94,7 +92,6 @@ func (a *Agent) emptied(ctx context.Context) (bool, error) {
 		clientv3.OpGet(prefix+nodeKey(a.Name), clientv3.WithCountOnly()),
 		clientv3.OpGet(prefix+store.Tenants, clientv3.WithPrefix(), clientv3.WithCountOnly()),
 		clientv3.OpGet(prefix+refills, clientv3.WithPrefix(), clientv3.WithKeysOnly()),
-		clientv3.OpGet(prefix+Nodes, clientv3.WithPrefix(), clientv3.WithKeysOnly()),
 	).Commit()
 	if err != nil {
 		return false, a.etcd.Error(err)
@@ -102,8 +99,12 @@ func (a *Agent) emptied(ctx context.Context) (bool, error) {
 	has := func(i int) bool { return got.Responses[i].GetResponseRange().Count > 0 }
 	own, node, tenants, others := has(0), has(1), has(2), false
 	for _, refill := range got.Responses[3].GetResponseRange().Kvs { // one of a node that has been removed says nothing
-		name := strings.TrimPrefix(string(refill.Key), prefix+refills)
-		others = others || slices.ContainsFunc(got.Responses[4].GetResponseRange().Kvs, func(kv *mvccpb.KeyValue) bool { return string(kv.Key) == prefix+Nodes+name })
+		name := vnet.NodeName(strings.TrimPrefix(string(refill.Key), prefix+refills))
+		stands, err := a.etcd.Client().Get(ctx, prefix+nodeKey(name), clientv3.WithCountOnly())
+		if err != nil {
+			return false, a.etcd.Error(err)
+		}
+		others = others || stands.Count > 0
 	}
 	return own || !node && (!tenants || others), nil
 }
