@@ -91,11 +91,14 @@ func (a *Agent) compareEchoes(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// knowsTold reports whether it is known what etcd was told: it is, under the lease under which it was asked that. The agent is locked.
+func (a *Agent) knowsTold() bool { return a.lease != 0 && a.lease == a.toldUnder }
+
 // oddEchoes are the keys of which etcd has to be asked.
 func (a *Agent) oddEchoes() (map[*tenant][]string, []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.lease == 0 || a.lease != a.toldUnder {
+	if !a.knowsTold() {
 		return nil, nil
 	}
 	told := map[string]published{}
@@ -137,7 +140,7 @@ func (a *Agent) compareEndpoint(ctx context.Context, t *tenant, key string) erro
 		is = got.Kvs[0].Value
 	}
 	a.mu.Lock()
-	if a.lease == 0 || a.lease != a.toldUnder { // by now it is not known what was told
+	if !a.knowsTold() {
 		a.mu.Unlock()
 		return nil
 	}
@@ -191,7 +194,7 @@ func (a *Agent) compareFunctions(ctx context.Context, keys []string) error {
 	var strange []string
 	anew := false
 	a.mu.Lock()
-	if a.functions == nil || a.lease == 0 || a.lease != a.toldUnder { // by now it is not known what was told
+	if a.functions == nil || !a.knowsTold() {
 		a.mu.Unlock()
 		return nil
 	}
