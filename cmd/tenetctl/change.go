@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/tenet-cni/tenet/pkg/cluster"
 	"github.com/tenet-cni/tenet/pkg/etcd"
@@ -46,34 +48,32 @@ func (a *app) member(ctx context.Context, n *node.Node) (bool, error) {
 	return member, err
 }
 
-// deleteNetwork deletes a network as change would, however many blocks of it nodes hold.
+// deleteNetwork deletes a network as change would, however many blocks of it nodes hold. What was cut short of that is finished.
 func (a *app) deleteNetwork(ctx context.Context, n *node.Node, ref vnet.Ref) error {
 	member, err := a.member(ctx, n)
-	switch {
-	case err != nil:
-		return err
-	case member:
-		return a.changeWithin(ctx, n, func(s *etcd.Store, change func(func(store.Tx) error) error) error {
-			return cluster.DeleteNetwork(ctx, s, ref, change)
-		})
-	}
-	return n.Store.Update(ctx, func(tx store.Tx) error { return store.DeleteNetwork(tx, ref) })
-}
-
-func (a *app) changeCluster(ctx context.Context, n *node.Node, write func(store.Tx) error) error {
-	return a.changeWithin(ctx, n, func(_ *etcd.Store, change func(func(store.Tx) error) error) error { return change(write) })
-}
-
-// changeWithin is changeCluster as part of what around does, which makes the change.
-func (a *app) changeWithin(ctx context.Context, n *node.Node, around func(s *etcd.Store, change func(write func(store.Tx) error) error) error) error {
-	s, err := etcd.Open(etcd.Config(n.Etcd))
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	if !member {
+		return n.Store.Update(ctx, func(tx store.Tx) error { return store.DeleteNetwork(tx, ref) })
+	}
+	gone := a.changeCluster(ctx, n, func(tx store.Tx) error { return cluster.DeleteNetwork(tx, ref) })
+	if gone != nil && !errors.Is(gone, vnet.ErrNotFound) {
+		return gone
+	}
+	return withEtcd(n, func(s *etcd.Store) error {
+		cleared, err := cluster.ClearNetwork(ctx, s, ref)
+		if err != nil || cleared > 0 {
+			return err
+		}
+		return gone
+	})
+}
+
+func (a *app) changeCluster(ctx context.Context, n *node.Node, write func(store.Tx) error) error {
 	var spreads []string
 	var revision int64
-	err = around(s, func(write func(store.Tx) error) error {
+	err := withEtcd(n, func(s *etcd.Store) error {
 		var err error
 		revision, err = s.Commit(ctx, func(tx store.Tx) error {
 			t := spreading{tx, map[string][]byte{}}
@@ -93,6 +93,25 @@ func (a *app) changeWithin(ctx context.Context, n *node.Node, around func(s *etc
 		}
 	}
 	return nil
+}
+
+// withEtcd runs fn with the cluster's store.
+func withEtcd(n *node.Node, fn func(*etcd.Store) error) error {
+	s, err := etcd.Open(etcd.Config(n.Etcd))
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return fn(s)
+}
+
+// askEtcd reads what etcd has, unless that does not answer so soon.
+func askEtcd(ctx context.Context, n *node.Node, patience time.Duration, read func(store.Tx) error) error {
+	return withEtcd(n, func(s *etcd.Store) error {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		return s.View(ctx, read)
+	})
 }
 
 // spreading notes what is written of what every node takes over.

@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tenet-cni/tenet/pkg/etcd"
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -146,15 +145,8 @@ func (a *app) elsewhere(ctx context.Context, n *node.Node, prefix string) ([]vne
 			return nil
 		})
 	}
-	s, err := etcd.Open(etcd.Config(n.Etcd))
-	if err != nil {
-		return nil, err
-	}
-	defer s.Close()
 	const patience = 3 * time.Second
-	asked, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	err = s.View(asked, func(tx store.Tx) error { return read(tx, prefix) })
+	err := askEtcd(ctx, n, patience, func(tx store.Tx) error { return read(tx, prefix) })
 	if errors.Is(err, vnet.ErrUnavailable) {
 		fmt.Fprintf(a.err, "tenetctl: etcd does not answer: of other nodes' endpoints those are known that this node leads to: %s\n", oneLine(err.Error()))
 		err = n.Store.View(ctx, func(tx store.Tx) error { return read(tx, store.Remotes+strings.TrimPrefix(prefix, store.Endpoints)) })

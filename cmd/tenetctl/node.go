@@ -217,17 +217,14 @@ func (a *app) onCluster(ctx context.Context, fn func(context.Context, *node.Node
 		if !n.Clustered() {
 			return vnet.WithHint(vnet.Invalidf("this node is one on its own"), `"etcd": {"endpoints": […]} in its configuration makes it one of a cluster; --config names another`)
 		}
-		s, err := etcd.Open(etcd.Config(n.Etcd))
-		if err != nil {
-			return err
-		}
-		defer s.Close()
-		const patience = 5 * time.Second // with an etcd that does not answer, however long the rest may take
-		asked, cancel := context.WithTimeout(ctx, patience)
-		defer cancel()
-		if err := s.View(asked, func(tx store.Tx) error { tx.Get("meta/version"); return nil }); err != nil {
-			return err
-		}
-		return fn(ctx, n, s)
+		return withEtcd(n, func(s *etcd.Store) error {
+			const patience = 5 * time.Second // with an etcd that does not answer, however long the rest may take
+			asked, cancel := context.WithTimeout(ctx, patience)
+			defer cancel()
+			if err := s.View(asked, func(tx store.Tx) error { tx.Get("meta/version"); return nil }); err != nil {
+				return err
+			}
+			return fn(ctx, n, s)
+		})
 	})
 }

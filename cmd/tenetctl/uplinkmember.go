@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tenet-cni/tenet/pkg/etcd"
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/store"
 	"github.com/tenet-cni/tenet/pkg/vnet"
@@ -15,6 +14,9 @@ import (
 
 // In a cluster an uplink is declared in etcd, where it says which nodes have a NIC on it. It is there before the node has it, and
 // until the node has it no more.
+
+// patience is how long etcd is waited for beside what is done to the node.
+const patience = 5 * time.Second
 
 // addUplink adds it to the node; false: it stood there.
 func (a *app) addUplink(ctx context.Context, n *node.Node, u vnet.Uplink, force bool) (bool, error) {
@@ -34,7 +36,6 @@ func (a *app) addUplink(ctx context.Context, n *node.Node, u vnet.Uplink, force 
 	if err == nil {
 		return made, nil
 	}
-	const patience = 5 * time.Second
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	has, failed := hasUplink(last, n, u.Name)
@@ -55,7 +56,7 @@ func (a *app) delUplink(ctx context.Context, n *node.Node, name vnet.UplinkName)
 		return n.DelUplink(ctx, name)
 	}
 	forgettable := errors.New("not asked")
-	if err := a.ask(ctx, n, func(tx store.Tx) error {
+	if err := askEtcd(ctx, n, patience, func(tx store.Tx) error {
 		forgettable = mayForget(tx, name, n.Name)
 		return nil
 	}); err != nil {
@@ -110,17 +111,4 @@ func hasUplink(ctx context.Context, n *node.Node, name vnet.UplinkName) (bool, e
 		err = missing
 	}
 	return err == nil && missing == nil, err
-}
-
-// ask reads what etcd has, unless that does not answer soon.
-func (a *app) ask(ctx context.Context, n *node.Node, read func(store.Tx) error) error {
-	s, err := etcd.Open(etcd.Config(n.Etcd))
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	const patience = 5 * time.Second
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	return s.View(ctx, read)
 }

@@ -12,31 +12,23 @@ import (
 // otherwise.
 const fewBlocks = 40
 
-// DeleteNetwork deletes a network that nobody is in from the cluster, by a change that commit makes. If nodes hold many blocks of it
-// these go after it, some at a time. Cut short there it can be done again, and until it has been no network of that name is
-// declared (store.DeclareNetwork).
-//
-// Errors: as of store.DeleteNetwork.
-func DeleteNetwork(ctx context.Context, s store.Store, r vnet.Ref, commit func(func(store.Tx) error) error) error {
-	err := commit(func(tx store.Tx) error {
-		some, err := someBlocks(tx, r, fewBlocks+1)
-		if err == nil && len(some) > fewBlocks {
-			return store.DeleteNetworkAlone(tx, r)
-		}
-		return errors.Join(err, store.DeleteNetwork(tx, r))
-	})
-	if err != nil && !errors.Is(err, vnet.ErrNotFound) {
-		return err
+// DeleteNetwork is store.DeleteNetwork of a cluster's network. If nodes hold many blocks of it these are left for ClearNetwork.
+func DeleteNetwork(tx store.Tx, r vnet.Ref) error {
+	some, err := someBlocks(tx, r, fewBlocks+1)
+	if err == nil && len(some) > fewBlocks {
+		return store.DeleteNetworkAlone(tx, r)
 	}
-	for {
-		left, failed := clearSome(ctx, s, r)
-		switch {
-		case failed != nil:
-			return failed
-		case left == 0:
-			return err
+	return errors.Join(err, store.DeleteNetwork(tx, r))
+}
+
+// ClearNetwork deletes the blocks that nodes hold of a network that has gone, some at a time, and returns how many there were. Cut
+// short it can be done again, and until it has been no network of that name is declared (store.DeclareNetwork).
+func ClearNetwork(ctx context.Context, s store.Store, r vnet.Ref) (int, error) {
+	for cleared := 0; ; {
+		some, err := clearSome(ctx, s, r)
+		if cleared += some; err != nil || some == 0 {
+			return cleared, err
 		}
-		err = nil // what was cut short is finished
 	}
 }
 
@@ -46,7 +38,7 @@ func clearSome(ctx context.Context, s store.Store, r vnet.Ref) (int, error) {
 	cleared := 0
 	err := s.Update(ctx, Planned(func(tx store.Tx) error {
 		cleared = 0
-		used, err := store.NetworkUsed(tx, r)
+		used, err := store.HasEndpoints(tx, r)
 		if err != nil || used || tx.Get(networkKey(r)) != nil {
 			return err
 		}

@@ -105,24 +105,14 @@ func checkLeft(tx Tx, r vnet.Ref) error {
 	if !isShared(tx) {
 		return nil
 	}
-	left := false
-	err := tx.Range(BlocksIn(r), func(string, []byte) error {
-		left = true
-		return ErrStop
-	})
-	if err != nil || !left {
+	left, err := count(tx, BlocksIn(r))
+	if err != nil || left == 0 {
 		return err
 	}
-	if used, err := NetworkUsed(tx, r); err != nil || used {
+	if used, err := HasEndpoints(tx, r); err != nil || used {
 		return err
 	}
 	return vnet.WithHint(vnet.Existsf("network %s was deleted, and nodes' blocks of it have not all gone", r), "finish that: tenetctl network del %s", r)
-}
-
-// NetworkUsed reports whether anybody is in the network, also if that does not stand.
-func NetworkUsed(tx Tx, r vnet.Ref) (bool, error) {
-	all, err := users(tx, r)
-	return len(all) > 0, err
 }
 
 // DeleteNetwork removes the network with its pools and blocks. vnet.ErrExists while an address or endpoint of it is in use.
