@@ -10,8 +10,6 @@ import (
 	"sync"
 	"testing"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/tenet-cni/tenet/pkg/etcd/etcdtest"
 	"github.com/tenet-cni/tenet/pkg/ipam"
 	"github.com/tenet-cni/tenet/pkg/store"
@@ -159,12 +157,7 @@ func TestLostAnswerCostsTheLease(t *testing.T) {
 	w := newWorld(t, etcdtest.Start(t), `{"prefix":"10.0.0.0/24"}`)
 	m := w.member(1)
 	d := m.started()
-	lease := func() clientv3.LeaseID {
-		d.Agent.mu.Lock()
-		defer d.Agent.mu.Unlock()
-		return d.lease
-	}
-	first := lease()
+	first := d.holding()
 	var kept sync.WaitGroup
 	kept.Go(func() { d.keep(d.life) })
 	d.script(lostAnswer)
@@ -172,7 +165,7 @@ func TestLostAnswerCostsTheLease(t *testing.T) {
 		t.Errorf("claim: %q, %v", who, err)
 	}
 	etcdtest.Wait(t, "the block to be found", func() bool { return m.blocks()["10.0.0.8/29"] == store.Held })
-	etcdtest.Wait(t, "another lease", func() bool { l := lease(); return l != first && l != 0 })
+	etcdtest.Wait(t, "another lease", func() bool { l := d.holding(); return l != first && l != 0 })
 	w.agree([]*member{m})
 	d.end()
 	kept.Wait()

@@ -360,15 +360,19 @@ func (d *tenetd) serve() func() {
 	return done.Wait
 }
 
+// holding is the lease that it has, 0 for none.
+func (d *tenetd) holding() clientv3.LeaseID {
+	d.Agent.mu.Lock()
+	defer d.Agent.mu.Unlock()
+	return d.lease
+}
+
 // rest has a tenetd do what it does by the clock, until nothing more comes of it.
 func (d *tenetd) rest() {
 	d.Helper()
 	for range 3 {
-		d.heard() // as asks finds out
-		d.Agent.mu.Lock()
-		lease := d.lease
-		d.Agent.mu.Unlock()
-		if lease == 0 { // as keep does
+		d.heard()             // as asks finds out
+		if d.holding() == 0 { // as keep does
 			if err := d.again(d.life); err != nil {
 				d.Errorf("%s takes a lease: %v", d.Agent.Name, err)
 			}

@@ -5,8 +5,6 @@ import (
 	"sync"
 	"testing"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/tenet-cni/tenet/pkg/etcd/etcdtest"
 )
 
@@ -14,12 +12,7 @@ import (
 func TestWhoStaysAfterAllTakesALease(t *testing.T) {
 	w := newWorld(t, etcdtest.Start(t), `{"prefix":"10.0.0.0/24"}`)
 	d := w.member(1).started()
-	lease := func() clientv3.LeaseID {
-		d.Agent.mu.Lock()
-		defer d.Agent.mu.Unlock()
-		return d.lease
-	}
-	first := lease()
+	first := d.holding()
 	cut, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := d.part(cut); err == nil {
@@ -30,9 +23,9 @@ func TestWhoStaysAfterAllTakesALease(t *testing.T) {
 	}
 	var kept sync.WaitGroup
 	kept.Go(func() { d.keep(d.life) })
-	etcdtest.Wait(t, "the lease to be lost", func() bool { return lease() == 0 })
+	etcdtest.Wait(t, "the lease to be lost", func() bool { return d.holding() == 0 })
 	d.house(d.life, nil)
-	etcdtest.Wait(t, "another lease", func() bool { return lease() != 0 })
+	etcdtest.Wait(t, "another lease", func() bool { return d.holding() != 0 })
 	d.end()
 	kept.Wait()
 }
