@@ -106,6 +106,20 @@ func (c *cluster) records(prefix string) map[string]string {
 	return records
 }
 
+// put writes a record of etcd's as nobody should.
+func (c *cluster) put(key, text string) {
+	c.t.Helper()
+	_, err := c.etcd.Client().Put(c.t.Context(), etcdPrefix+key, text)
+	lab.Must(c.t, err)
+}
+
+// erase deletes one.
+func (c *cluster) erase(key string) {
+	c.t.Helper()
+	_, err := c.etcd.Client().Delete(c.t.Context(), etcdPrefix+key)
+	lab.Must(c.t, err)
+}
+
 // twice finds addresses that two endpoints have.
 func twice(records map[string]string) []string {
 	var found []string

@@ -37,6 +37,17 @@ func (w led) lead(groups string, options ...string) {
 	w.ctl(w.n3, append([]string{"chain", "add", "blue/c", "--group", groups, "--from", "any", "--to", "label:role=server"}, options...)...)
 }
 
+// through leads through a firewall on a node, and waits until it does.
+func (w led) through(h *lab.Host) *lab.Watched {
+	w.t.Helper()
+	w.ctl(w.n1, "group", "add", "blue/fw")
+	fw := lab.Watch(h.Function("fw1", webOn(h), "fw", 0).Bridges())
+	w.lead("fw")
+	w.leads(fw)
+	w.settled()
+	return fw
+}
+
 // exchange says something to the server, which may have to be said again: who has just been told of a way may not have it yet.
 func (w led) exchange(network string, to netip.Addr, what string) string {
 	w.t.Helper()
@@ -273,11 +284,7 @@ func TestPathsOfOtherNodesConnectionsStand(t *testing.T) {
 // A chain is on the switch of a node while somebody of its tenant is there, and leads whoever comes from the beginning.
 func TestAChainIsWhereItsTenantIs(t *testing.T) {
 	w := newLed(t)
-	w.ctl(w.n1, "group", "add", "blue/fw")
-	fw := lab.Watch(w.n2.Function("fw1", webOn(w.n2), "fw", 0).Bridges())
-	w.lead("fw")
-	w.leads(fw)
-	w.settled()
+	fw := w.through(w.n2)
 	inChains := func() int {
 		n := 0
 		for _, f := range w.n3.Flows() {

@@ -158,8 +158,7 @@ func TestANetworkOfManyBlocksIsDeleted(t *testing.T) {
 	for i := range 100 { // as nodes do that are off by now
 		block := fmt.Sprintf("blocks/blue/web/10.0.%d.0/26", i)
 		for key, value := range map[string]string{block: fmt.Sprintf(`{"node":"off%d","v":1}`, i), fmt.Sprintf("holdings/off%d/%s", i, block): ""} {
-			_, err := c.etcd.Client().Put(t.Context(), "/tenet/v1/"+key, value)
-			lab.Must(t, err)
+			c.put(key, value)
 		}
 	}
 	c.ctl(c.Nodes[0], "network", "del", "blue/web")

@@ -20,11 +20,7 @@ import (
 // it begins anew, and follows again what comes in the record's place.
 func TestARecordThatMakesNoSenseEndsNothing(t *testing.T) {
 	w := newLed(t)
-	w.ctl(w.n1, "group", "add", "blue/fw")
-	first := lab.Watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges())
-	w.lead("fw")
-	w.leads(first)
-	w.settled()
+	first := w.through(w.n3)
 
 	const key = "legs/blue/c"
 	sound := w.records(key)[key]
@@ -39,13 +35,8 @@ func TestARecordThatMakesNoSenseEndsNothing(t *testing.T) {
 	}
 	text, err := json.Marshal(legs)
 	lab.Must(t, err)
-	put := func(key, text string) {
-		t.Helper()
-		_, err := w.etcd.Client().Put(t.Context(), etcdPrefix+key, text)
-		lab.Must(t, err)
-	}
-	put(key, string(text))
-	put("networks/red/web", w.records("networks/")["networks/blue/web"]) // by another's key
+	w.put(key, string(text))
+	w.put("networks/red/web", w.records("networks/")["networks/blue/web"]) // by another's key
 	said := func(nodes ...*lab.Host) {
 		t.Helper()
 		for _, h := range nodes {
@@ -81,11 +72,10 @@ func TestARecordThatMakesNoSenseEndsNothing(t *testing.T) {
 	again(w.n3) // the function of which tells of it anew, with which paths are decided on anew
 	lab.Eventually(t, "the paths to be put right", func() bool { return !strings.Contains(w.records(key)[key], strconv.Itoa(1<<62)) })
 	w.leads(first)
-	put(key, string(text))
+	w.put(key, string(text))
 	said(w.n3)
-	put(key, sound)
-	_, err = w.etcd.Client().Delete(t.Context(), etcdPrefix+"networks/red/web")
-	lab.Must(t, err)
+	w.put(key, sound)
+	w.erase("networks/red/web")
 	second := lab.Watch(w.n2.Function("fw2", webOn(w.n2), "fw", 100).Bridges())
 	w.leads(second)
 	w.settled()
@@ -106,12 +96,6 @@ func TestARecordThatSaysAnothersAddressTakesNothing(t *testing.T) {
 	late := n3.Attach("late", webOn(n3))
 	c.meet(a, late)
 	c.settled()
-	client := c.etcd.Client()
-	put := func(key, text string) {
-		t.Helper()
-		_, err := client.Put(t.Context(), etcdPrefix+key, text)
-		lab.Must(t, err)
-	}
 	// heard waits until all nodes have heard of what was done before.
 	marks := 0
 	heard := func() {
@@ -157,11 +141,10 @@ func TestARecordThatSaysAnothersAddressTakesNothing(t *testing.T) {
 		says   []*lab.Host
 	}{{n2, n3, b, []*lab.Host{n1, n2}}, {n2, n2, b, []*lab.Host{n1, n3}}, {n1, n2, a, []*lab.Host{n1, n3}}} {
 		key, text := endpoint(i.of, i.victim, i.by)
-		put(key, text)
+		c.put(key, text)
 		heard()
 		c.meet(a, b)
-		_, err := client.Delete(t.Context(), etcdPrefix+key)
-		lab.Must(t, err)
+		c.erase(key)
 		heard()
 		c.meet(a, b)
 		for _, h := range i.says {
@@ -170,11 +153,10 @@ func TestARecordThatSaysAnothersAddressTakesNothing(t *testing.T) {
 		c.settled()
 	}
 	record := c.records("nodes/n2")["nodes/n2"]
-	put("nodes/x", strings.Replace(record, `"name":"n2"`, `"name":"x"`, 1))
+	c.put("nodes/x", strings.Replace(record, `"name":"n2"`, `"name":"x"`, 1))
 	heard()
 	c.meet(a, b)
-	_, err := client.Delete(t.Context(), etcdPrefix+"nodes/x")
-	lab.Must(t, err)
+	c.erase("nodes/x")
 	heard()
 	c.meet(a, b)
 	for _, h := range c.Nodes {
@@ -187,23 +169,9 @@ func TestARecordThatSaysAnothersAddressTakesNothing(t *testing.T) {
 // others reach them, and of service functions, by which paths lead. Meanwhile it is left out where endpoints are listed.
 func TestWhatANodeToldIsToldAgain(t *testing.T) {
 	w := newLed(t)
-	w.ctl(w.n1, "group", "add", "blue/fw")
-	fw := lab.Watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges())
-	w.lead("fw")
-	w.leads(fw)
-	w.settled()
+	fw := w.through(w.n3)
 	endpoints, functions := w.records("endpoints/blue/web/n2/"), w.records("functions/")
 	key, function := single(t, endpoints), single(t, functions)
-	put := func(key, text string) {
-		t.Helper()
-		_, err := w.etcd.Client().Put(t.Context(), etcdPrefix+key, text)
-		lab.Must(t, err)
-	}
-	del := func(key string) {
-		t.Helper()
-		_, err := w.etcd.Client().Delete(t.Context(), etcdPrefix+key)
-		lab.Must(t, err)
-	}
 	told := func(what string) {
 		t.Helper()
 		lab.Eventually(t, "what nodes told of to be told again: "+what, func() bool {
@@ -214,31 +182,31 @@ func TestWhatANodeToldIsToldAgain(t *testing.T) {
 	}
 
 	w.daemons[w.n2].Sleeps(func() {
-		put(key, "{")
+		w.put(key, "{")
 		listed := w.ctl(w.n1, "endpoint", "list")
 		if !strings.Contains(listed, "client") || strings.Contains(listed, "server") {
 			t.Errorf("of what cannot be read endpoint list says\n%s", listed)
 		}
 	})
 	told("an endpoint, written over")
-	put(key, strings.ReplaceAll(endpoints[key], w.server.IP4.String(), "10.0.0.254"))
+	w.put(key, strings.ReplaceAll(endpoints[key], w.server.IP4.String(), "10.0.0.254"))
 	told("an endpoint, with another address")
-	del(key)
+	w.erase(key)
 	told("an endpoint, deleted")
-	put(function, "{")
+	w.put(function, "{")
 	told("a function, written over")
-	put(function, strings.Replace(functions[function], `"weight":1`, `"weight":"1"`, 1))
+	w.put(function, strings.Replace(functions[function], `"weight":1`, `"weight":"1"`, 1))
 	told("a function, of which a field is not what it should be")
-	del(function)
+	w.erase(function)
 	told("a function, deleted")
-	put(function+"-too", strings.ReplaceAll(functions[function], "fw1", "fw1-too"))
+	w.put(function+"-too", strings.ReplaceAll(functions[function], "fw1", "fw1-too"))
 	told("a function that is none")
 	impostor := strings.NewReplacer(path.Base(key), "impostor", w.server.IP4.String(), "10.0.0.254", w.server.IP6.String(), "fd00:1::fe",
 		`"mac":"0a:58`, `"mac":"02:58`)
-	put(path.Join(path.Dir(key), "impostor"), impostor.Replace(endpoints[key]))
+	w.put(path.Join(path.Dir(key), "impostor"), impostor.Replace(endpoints[key]))
 	told("an endpoint that is none")
 
-	put(key, "{")
+	w.put(key, "{")
 	w.server.Del()
 	lab.Eventually(t, "an endpoint that has gone to be told of no more", func() bool { return len(w.records("endpoints/blue/web/n2/")) == 0 })
 	w.settled()

@@ -166,8 +166,7 @@ func TestANodeWhoseRecordCannotBeReadIsShownAndRemoved(t *testing.T) {
 	for name, record := range map[string]string{
 		"damaged": "{", "newer": `{"v":99,"name":"newer","vtep":"192.0.2.77"}`, "other": `{"v":1,"name":"another","vtep":"192.0.2.78"}`,
 	} {
-		_, err := c.etcd.Client().Put(t.Context(), etcdPrefix+"nodes/"+name, record)
-		lab.Must(t, err)
+		c.put("nodes/"+name, record)
 		var nodes []struct{ Name, State string }
 		said, list, _ := strings.Cut(c.ctl(h, "node", "list", "-o", "json"), "[")
 		if want := "tenetctl: node " + name + ": record nodes/" + name; !strings.Contains(said, want) {

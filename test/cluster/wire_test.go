@@ -226,13 +226,11 @@ func TestAnUplinkGoesWithItsLastNode(t *testing.T) {
 
 	// Cut short between the node and etcd it is finished by whoever comes, and so is that of a node that is no more.
 	c.uplink(n1, n2)
-	_, err := c.etcd.Client().Put(t.Context(), etcdPrefix+"uplink-nodes/lan/n3", "n3")
-	lab.Must(t, err)
+	c.put("uplink-nodes/lan/n3", "n3")
 	c.ctl(n3, "uplink", "del", "lan")
 	c.comesOnWire("n1", "n2")
 	c.daemons[n1].Terminate()
-	_, err = c.etcd.Client().Delete(t.Context(), etcdPrefix+"uplink-nodes/lan/n1")
-	lab.Must(t, err)
+	c.erase("uplink-nodes/lan/n1")
 	c.restart(n1)
 	c.comesOnWire("n1", "n2")
 	c.daemons[n2].Terminate()
