@@ -242,6 +242,7 @@ func TestChainsOfAnyNumberAreLedPastANodeThatIsOff(t *testing.T) {
 	const many = 130
 	w := newWorld(t, etcdtest.Start(t), `{"prefix":"10.0.0.0/24"}`)
 	m, o := w.laden(1, many, 0), w.member(2).started()
+	o.Grace = time.Hour // it goes on as long as all are being led past
 	w.comes(m, "on its own")
 	w.forget(m.Name)
 	blocked := func(want int) {

@@ -190,6 +190,7 @@ func TestNodeIsOffWhateverBecomesOfChains(t *testing.T) {
 	w := newWorld(t, etcdtest.Start(t), `{"prefix":"10.0.0.0/24"}`)
 	m, other := w.member(1), w.member(2)
 	d, o := m.started(), other.started()
+	o.Grace = time.Hour
 	tenant := w.held("10.0.0.8/29").ref.Tenant
 	err := w.etcd.Update(t.Context(), func(tx store.Tx) error {
 		return errors.Join(tx.Put(store.Chains+string(tenant)+"/broken", []byte("{")),

@@ -72,7 +72,7 @@ func TestMixingUpHTTPAndHTTPSIsHintedAt(t *testing.T) {
 	} {
 		c := etcdtest.Start(t, test.opts...)
 		endpoint := strings.Replace(c.Endpoints()[0], test.old, test.new, 1)
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		err := open(t, etcd.Config{Endpoints: []string{endpoint}}).View(ctx, storetest.Wants("a", ""))
 		if err == nil || !strings.Contains(vnet.Hint(err), "speak TLS") {

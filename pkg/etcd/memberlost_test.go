@@ -49,7 +49,7 @@ func TestWatchesAndLeasesOutliveTheMemberInUse(t *testing.T) {
 			if !fault.alone {
 				asking(t, s)
 			}
-			lease, err := s.Client().Grant(t.Context(), 10)
+			lease, err := s.Client().Grant(t.Context(), 15)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -114,7 +114,7 @@ func TestTheFirstMemberMayBeDead(t *testing.T) {
 		for range 6 { // begins with any of them
 			s := open(t, configOf(c))
 			etcdtest.Wait(t, "a lease", func() bool {
-				_, err := s.Client().Grant(t.Context(), 10)
+				_, err := s.Client().Grant(t.Context(), 15)
 				return err == nil
 			})
 		}

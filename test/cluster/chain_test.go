@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -59,6 +60,16 @@ func (w led) exchange(network string, to netip.Addr, what string) string {
 	return said
 }
 
+// asks is how the client says something to the server, once.
+func (w led) asks(network string, to netip.Addr) func(token string) error {
+	return func(token string) error { return w.client.Exchange(network, netip.AddrPortFrom(to, 80), token) }
+}
+
+// on is how something is said on a connection.
+func on(conn net.Conn) func(token string) error {
+	return func(token string) error { return lab.SayWithin(conn, token, 3*lab.Patience()/4) } // it may have to be sent several times
+}
+
 // leads waits until the chain leads the client's datagrams, and the answers, through the function.
 func (w led) leads(f *lab.Watched) {
 	w.t.Helper()
@@ -88,10 +99,8 @@ func TestChainAcrossNodes(t *testing.T) {
 	})
 	for _, network := range []string{"tcp", "udp", "icmp"} {
 		for _, to := range []netip.Addr{w.server.IP4, w.server.IP6} {
-			said := lab.PingToken(network)
-			lab.Must(t, w.client.Exchange(network, netip.AddrPortFrom(to, 80), said))
+			said := lab.SeenBy(t, network, w.asks(network, to), map[*lab.Watched]int{functions[0]: 1, functions[1]: 1, functions[2]: 1})
 			for i, f := range functions {
-				f.Sees(t, said, 1, 1)
 				if !slices.Equal(f.Forward.Hops(said), []byte{byte(i + 1)}) || !slices.Equal(f.Back.Hops(said), []byte{byte(i + 1)}) {
 					t.Errorf("%s to %s: function %d is hop %v, back %v", network, to, i+1, f.Forward.Hops(said), f.Back.Hops(said))
 				}
@@ -118,11 +127,7 @@ func TestChainAcrossNodesPinsAndPasses(t *testing.T) {
 	defer conn.Close()
 	say := func(f *lab.Watched, what string) {
 		t.Helper()
-		said := lab.PingToken(what)
-		lab.Must(t, lab.Say(conn, said))
-		if f != nil {
-			f.Sees(t, said, 1, 1)
-		}
+		lab.SeenBy(t, what, on(conn), map[*lab.Watched]int{f: 1})
 	}
 	say(first, "begins")
 	second := lab.Watch(w.n2.Function("fw2", webOn(w.n2), "fw", 100).Bridges())
@@ -149,7 +154,7 @@ func TestChainAcrossNodesPinsAndPasses(t *testing.T) {
 	first.In.Link("down")
 	lab.Eventually(t, "the connection to go past the dead function", func() bool {
 		said := lab.PingToken("past")
-		return lab.Say(conn, said) == nil && first.Saw(said)[0] == 0
+		return on(conn)(said) == nil && first.Saw(said)[0] == 0
 	})
 	lab.Eventually(t, "new connections to avoid it", func() bool {
 		said := w.exchange("udp", w.server.IP4, "avoids")
@@ -158,7 +163,7 @@ func TestChainAcrossNodesPinsAndPasses(t *testing.T) {
 	first.In.Link("up")
 	lab.Eventually(t, "the connection to come back to it", func() bool {
 		said := lab.PingToken("back")
-		return lab.Say(conn, said) == nil && lab.Within(lab.Patience()/40, func() bool { return first.Saw(said) == [2]int{1, 1} })
+		return on(conn)(said) == nil && lab.Within(lab.Patience()/40, func() bool { return first.Saw(said) == [2]int{1, 1} })
 	})
 }
 
@@ -179,12 +184,11 @@ func TestRewritingAndRoutedFunctionsAcrossNodes(t *testing.T) {
 			return lab.Within(lab.Patience()/40, func() bool { return fresh.Saw(said) == [2]int{1, 1} })
 		})
 		for _, network := range []string{"tcp", "udp"} {
-			said := lab.PingToken(network)
-			lab.Must(t, w.client.Exchange(network, netip.AddrPortFrom(w.server.IP4, 80), said))
-			for f, visits := range map[*lab.Watched]bool{router: groups == "rt", ids: groups != "rt", nat: groups != "rt"} {
-				n := map[bool]int{true: 1}[visits]
-				f.Sees(t, said, n, n)
+			want := map[*lab.Watched]int{router: 1, ids: 0, nat: 0}
+			if groups != "rt" {
+				want = map[*lab.Watched]int{router: 0, ids: 1, nat: 1}
 			}
+			lab.SeenBy(t, network, w.asks(network, w.server.IP4), want)
 		}
 	}
 }
@@ -230,9 +234,7 @@ func TestChainGoesOnWithoutANode(t *testing.T) {
 		return lab.Within(lab.Patience()/40, func() bool { return kept.Saw(said) == [2]int{1, 1} })
 	})
 	for range 20 {
-		said := lab.PingToken("kept")
-		lab.Must(t, w.client.Exchange("tcp", netip.AddrPortFrom(w.server.IP4, 80), said))
-		kept.Sees(t, said, 1, 1)
+		lab.SeenBy(t, "kept", w.asks("tcp", w.server.IP4), map[*lab.Watched]int{kept: 1})
 	}
 	if out := w.ctl(w.n1, "function", "list"); !strings.Contains(out, " off ") {
 		t.Errorf("the function of a node that is off: %s", out)
@@ -268,9 +270,7 @@ func TestPathsOfOtherNodesConnectionsStand(t *testing.T) {
 		uses := w.records("path-use/")
 		return len(uses) == 3 && strings.Contains(uses["path-use/n1"], `"paths":[`) && !strings.Contains(uses["path-use/n1"], `"paths":[]`)
 	})
-	said := lab.PingToken("stands")
-	lab.Must(t, lab.Say(conn, said))
-	fw.Sees(t, said, 1, 1)
+	lab.SeenBy(t, "stands", on(conn), map[*lab.Watched]int{fw: 1})
 	if paths() == 0 {
 		t.Error("the path of a connection that stands has gone")
 	}
@@ -301,9 +301,8 @@ func TestAChainIsWhereItsTenantIs(t *testing.T) {
 			t.Error("the chain is not on the switch of a node with a client")
 		}
 		lab.Eventually(t, "the server to be reached", func() bool { return c.Pings(w.server.IP4) })
-		said := lab.PingToken("visit")
-		lab.Must(t, c.Exchange("tcp", netip.AddrPortFrom(w.server.IP4, 80), said))
-		fw.Sees(t, said, 1, 1)
+		visit := func(token string) error { return c.Exchange("tcp", netip.AddrPortFrom(w.server.IP4, 80), token) }
+		lab.SeenBy(t, "visit", visit, map[*lab.Watched]int{fw: 1})
 		c.Del()
 		if n := inChains(); n != nobody {
 			t.Errorf("without anybody of the tenant there are %d flows in the chains' tables, before there were %d", n, nobody)
@@ -320,9 +319,7 @@ func TestAChainIsWhereItsTenantIs(t *testing.T) {
 	}
 	w.settled()
 	visits := w.n3.Attach("visits", webOn(w.n3))
-	if w.leading(w.n3, "web", w.client) == 0 {
-		t.Error("a node with a client is not led to another")
-	}
+	lab.Eventually(t, "a node with a client to be led to another", func() bool { return w.leading(w.n3, "web", w.client) > 0 })
 	visits.Del()
 	lab.Eventually(t, "a node with nobody of the tenant to be led to none of it", func() bool {
 		return w.leading(w.n3, "web", w.client)+w.leading(w.n3, "web", w.server) == 0

@@ -44,6 +44,7 @@ func TestFleetOfThreeNodesMeets(t *testing.T) {
 			t.Errorf("%s has %s and %s, want %s", h.Name, h.VTEP(), h.VTEP6(), want)
 		}
 		for _, other := range f.Nodes {
+			meet(t, h, other)
 			out := h.Itself().Sh("ping", "-n", "-c3", "-i0.01", "-Mdo", "-s1472", other.VTEP().String())
 			if strings.Contains(out, "DUP") {
 				t.Errorf("%s is answered twice:\n%s", h.Name, out)
@@ -51,7 +52,7 @@ func TestFleetOfThreeNodesMeets(t *testing.T) {
 			h.Itself().Reaches(other.VTEP6(), "-Mdo", "-s1452")
 		}
 		for _, a := range f.Etcd() {
-			h.Itself().Reaches(a)
+			reached(t, h, a)
 		}
 	}
 }
@@ -59,6 +60,7 @@ func TestFleetOfThreeNodesMeets(t *testing.T) {
 func TestFleetOfAnotherMTU(t *testing.T) {
 	f := lab.NewFleet(t, 2, lab.UnderlayMTU(9000))
 	a, b := f.Nodes[0].Itself(), f.Nodes[1]
+	meet(t, f.Nodes[0], b)
 	a.Reaches(b.VTEP(), "-Mdo", "-s8972")
 	if a.Pings(b.VTEP(), "-Mdo", "-s8973") {
 		t.Error("more than its MTU passes")

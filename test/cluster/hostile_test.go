@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/netip"
 	"path"
 	"slices"
 	"strconv"
@@ -64,9 +63,7 @@ func TestARecordThatMakesNoSenseEndsNothing(t *testing.T) {
 	}
 	w.leads(first)
 	for range 10 {
-		said := lab.PingToken("on")
-		lab.Must(t, w.client.Exchange("tcp", netip.AddrPortFrom(w.server.IP4, 80), said))
-		first.Sees(t, said, 1, 1)
+		lab.SeenBy(t, "on", w.asks("tcp", w.server.IP4), map[*lab.Watched]int{first: 1})
 	}
 
 	again(w.n3) // the function of which tells of it anew, with which paths are decided on anew
@@ -128,48 +125,49 @@ func TestARecordThatSaysAnothersAddressTakesNothing(t *testing.T) {
 			return false
 		})
 	}
-	endpoint := func(of *lab.Host, victim *lab.Container, by *lab.Host) (string, string) {
+	endpoint := func(id vnet.EndpointID, of *lab.Host, victim *lab.Container, by *lab.Host) (string, string) {
 		t.Helper()
 		for _, text := range c.records("endpoints/blue/web/" + of.Name + "/") {
 			var r vnet.Remote
 			lab.Must(t, json.Unmarshal([]byte(text), &r))
 			if r.Container == victim.ID {
-				r.ID, r.Node, r.Container, r.MAC = "impostor", vnet.NodeName(by.Name), "impostor", vnet.MAC{2, 0, 0, 0, 0, 9}
+				r.ID, r.Node, r.Container, r.MAC = id, vnet.NodeName(by.Name), "impostor", vnet.MAC{2, 0, 0, 0, 0, 9}
 				what, err := json.Marshal(r)
 				lab.Must(t, err)
-				return "endpoints/blue/web/" + by.Name + "/impostor", string(what)
+				return "endpoints/blue/web/" + by.Name + "/" + string(id), string(what)
 			}
 		}
 		t.Fatalf("%s is not published", victim.ID)
 		return "", ""
 	}
-	for _, i := range []struct {
+	for round, i := range []struct {
 		of, by *lab.Host
 		victim *lab.Container
 		says   []*lab.Host
 	}{{n2, n3, b, []*lab.Host{n1, n2}}, {n2, n2, b, []*lab.Host{n1, n3}}, {n1, n2, a, []*lab.Host{n1, n3}}} {
-		key, text := endpoint(i.of, i.victim, i.by)
+		id := vnet.EndpointID(fmt.Sprintf("impostor%d", round))
+		key, text := endpoint(id, i.of, i.victim, i.by)
 		c.put(key, text)
+		for _, h := range i.says {
+			said(h, "tenant=blue", "network=web", "endpoint="+string(id), "node="+i.by.Name, "whose=")
+		}
 		heard()
 		c.meet(a, b)
 		c.erase(key)
 		heard()
 		c.meet(a, b)
-		for _, h := range i.says {
-			said(h, "tenant=blue", "network=web", "endpoint=impostor", "node="+i.by.Name, "whose=")
-		}
 		c.settled()
 	}
 	record := c.records("nodes/n2")["nodes/n2"]
 	c.put("nodes/x", strings.Replace(record, `"name":"n2"`, `"name":"x"`, 1))
+	for _, h := range c.Nodes {
+		said(h, "node=x", `whose="node n2"`)
+	}
 	heard()
 	c.meet(a, b)
 	c.erase("nodes/x")
 	heard()
 	c.meet(a, b)
-	for _, h := range c.Nodes {
-		said(h, "node=x", `whose="node n2"`)
-	}
 	c.settled()
 }
 

@@ -152,10 +152,7 @@ func TestJoiningBringsAlongWhatTheNodeHas(t *testing.T) {
 	defer conn.Close()
 	led := func() {
 		t.Helper()
-		said := lab.PingToken("led")
-		lab.Must(t, lab.Say(conn, said))
-		fw.Sees(t, said, 1, 1)
-		old.Sees(t, said, 1, 1)
+		lab.SeenBy(t, "led", on(conn), map[*lab.Watched]int{fw: 1, old: 1})
 	}
 	led()
 	ids := lab.Watch(own.Function("ids1", webOn(own), "ids", 0).Bridges())
@@ -330,10 +327,7 @@ func TestJoiningWhereOthersHaveChains(t *testing.T) {
 	defer conn.Close()
 	led := func(what string) {
 		t.Helper()
-		said := lab.PingToken(what)
-		lab.Must(t, lab.Say(conn, said))
-		functions[1].Sees(t, said, 1, 1)
-		functions[0].Sees(t, said, 0, 0)
+		lab.SeenBy(t, what, on(conn), map[*lab.Watched]int{functions[1]: 1, functions[0]: 0})
 	}
 	led("before")
 	s := client.Stream(server)

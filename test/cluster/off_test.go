@@ -70,7 +70,8 @@ func (s small) fill(hosts ...*lab.Host) map[netip.Addr]string {
 		for i := 0; ; i++ {
 			c := h.Container(fmt.Sprintf("more%d-%s", i, h.Name))
 			c.Conf = h.Conf("blue", "small")
-			answer := c.Do("ADD")
+			var answer lab.Answer
+			lab.Eventually(s.t, "its node to have its lease", func() bool { answer = c.Do("ADD"); return answer.Code() != lab.CodeLater })
 			if answer.Err == nil && i < smallSize {
 				c.Learn(answer.Stdout)
 				if other, ok := have[c.IP4]; ok {
@@ -209,7 +210,8 @@ func TestNodeThatWasAwayForTooLongGivesWay(t *testing.T) {
 	s.CutFromEtcd(s.third)
 	s.Partition(s.third, s.one)
 	s.Partition(s.third, s.two)
-	lab.Eventually(t, "the grace to end", func() bool { return s.state(s.third, s.one) == "gone" })
+	s.becomes(s.third, s.one, "off")
+	s.becomes(s.third, s.one, "gone")
 	s.lost[0].Reaches(s.lost[1].IP4)
 	taken := s.fill(s.one, s.two)
 	for _, e := range s.lost {

@@ -219,8 +219,9 @@ func TestATunnelIsTakenFromNodesAlone(t *testing.T) {
 	w := besiege(t)
 	vtep := netip.AddrPortFrom(w.n2.VTEP(), 4789)
 	stranger := w.Stranger()
-	stranger.Reaches(w.n2.VTEP())
-	stranger.Reaches(w.n2.VTEP6())
+	for _, a := range []netip.Addr{w.n2.VTEP(), w.n2.VTEP6()} {
+		lab.Eventually(t, "a stranger to reach "+a.String(), func() bool { return stranger.Pings(a) })
+	}
 
 	// It is well-formed: from a node it would be delivered.
 	said := lab.Token("a node")

@@ -21,7 +21,7 @@ import (
 )
 
 // patience bounds every wait, before the time factor.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // Patience is how long a test waits for what must come. Nothing waits it out unless it is broken.
 func Patience() time.Duration { return Stretch(patience) }

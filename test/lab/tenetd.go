@@ -2,12 +2,17 @@ package lab
 
 import (
 	"bytes"
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tenet-cni/tenet/pkg/store"
 )
 
 // A Daemon is a running tenetd.
@@ -71,11 +76,28 @@ func (d *Daemon) Ends() int {
 	return d.cmd.ProcessState.ExitCode()
 }
 
-// Sleeps runs something while tenetd does nothing.
+// Sleeps runs something while tenetd does nothing, and has no lock that others wait for.
 func (d *Daemon) Sleeps(while func()) {
 	d.h.tb.Helper()
+	var locks []func()
+	for _, name := range []string{"flows of " + Bridge, "store"} {
+		unlock, err := store.Lock(d.h.tb.Context(), d.h.DataDir, name)
+		Must(d.h.tb, err)
+		locks = append(locks, unlock)
+	}
 	Must(d.h.tb, d.cmd.Process.Signal(syscall.SIGSTOP))
 	defer func() { Must(d.h.tb, d.cmd.Process.Signal(syscall.SIGCONT)) }()
+	Eventually(d.h.tb, "tenetd to stop", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", d.cmd.Process.Pid))
+		Must(d.h.tb, err)
+		return !slices.ContainsFunc(threads, func(path string) bool {
+			status, err := os.ReadFile(path)
+			return err == nil && !strings.Contains(string(status), "\nState:\tT")
+		})
+	})
+	for _, unlock := range locks {
+		unlock()
+	}
 	while()
 }
 
