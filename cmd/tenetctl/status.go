@@ -25,6 +25,7 @@ type statusView struct {
 	Problems []problem       `json:"problems"` // what an ADD would miss
 
 	clustered bool  // the node is to be one of a cluster
+	stranger  bool  // it has not joined, or has left
 	unasked   error // why tenetd said nothing
 }
 
@@ -141,6 +142,8 @@ func (s *statusView) lookAtStore(ctx context.Context, n *node.Node) error {
 		s.Store.Bytes = st.Size()
 	}
 	return n.Store.View(ctx, func(tx store.Tx) error {
+		_, member := store.Member(tx)
+		s.stranger = !member
 		tenants, err := store.All[vnet.Tenant](tx, store.Tenants)
 		if err != nil {
 			return err

@@ -33,7 +33,10 @@ func (s statusView) tenetd() [][]any {
 			says = "does not answer: " + oneLine(s.unasked.Error())
 		}
 		rows := [][]any{{"tenetd", says}}
-		if s.clustered {
+		switch {
+		case s.clustered && s.stranger:
+			rows = append(rows, []any{"cluster", "none: this node has left it, or has not joined yet, as it does when its tenetd runs"})
+		case s.clustered:
 			rows = append(rows, []any{"cluster", "unknown without tenetd, which is to run on each of its nodes: systemctl status tenetd"})
 		}
 		return rows

@@ -44,6 +44,7 @@ func TestNodeMovesToAnotherAddress(t *testing.T) {
 
 // Nobody joins under the name of another machine, whether that runs or not.
 func TestNameOfANodeIsItsOwn(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 2, 1)
 	first, second := c.Nodes[0], c.Nodes[1]
 	c.network(first, "blue/web", "--subnet", web4)
@@ -146,6 +147,9 @@ func TestNodeLeavesInPeace(t *testing.T) {
 		}
 	}
 	if out := c.ctl(leaves, "sync", "--dry-run"); !strings.Contains(out, "everything agrees") {
+		t.Error(out)
+	}
+	if out := c.ctl(leaves, "status"); !strings.Contains(out, "none: this node has left it") {
 		t.Error(out)
 	}
 	c.settled(from, c.Nodes[2])

@@ -46,4 +46,9 @@ func TestTenetdTellsHowItsClusterIs(t *testing.T) {
 	c.etcd.Start(0)
 	lab.Measures(t, n1, map[string]float64{`tenet_etcd_connected`: 1, `tenet_etcd_lag_seconds`: 0, `tenet_unpublished_endpoints`: 0})
 	lab.Healthy(t, n1, http.StatusOK, "ok\n")
+
+	c.daemons[n1].Terminate()
+	if out := c.ctl(n1, "status"); !strings.Contains(out, "unknown without tenetd") {
+		t.Errorf("status:\n%s", out)
+	}
 }
