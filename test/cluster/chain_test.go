@@ -117,6 +117,7 @@ func TestChainAcrossNodes(t *testing.T) {
 // A connection keeps its path when functions on other nodes come, are drained and go; when its own dies it goes on by what
 // its group says; and new ones are led past a dead function soon.
 func TestChainAcrossNodesPinsAndPasses(t *testing.T) {
+	t.Parallel()
 	w := newLed(t)
 	w.ctl(w.n1, "group", "add", "blue/fw", "--on-failure", "open")
 	first := lab.Watch(w.n3.Function("fw1", webOn(w.n3), "fw", 0).Bridges())
@@ -169,6 +170,7 @@ func TestChainAcrossNodesPinsAndPasses(t *testing.T) {
 
 // A function that rewrites, and one that routes, on other nodes than the client's and the server's.
 func TestRewritingAndRoutedFunctionsAcrossNodes(t *testing.T) {
+	t.Parallel()
 	w := newLed(t)
 	w.network(w.n1, "blue/svc", "--subnet", "10.9.0.0/24", "--subnet", "fd00:9::/64")
 	w.ctl(w.n2, "group", "add", "blue/rt", "--mode", "routed")
@@ -195,6 +197,7 @@ func TestRewritingAndRoutedFunctionsAcrossNodes(t *testing.T) {
 
 // Functions on the client's node are preferred where the chain says so, and others are taken when these die.
 func TestLocalFunctionsArePreferred(t *testing.T) {
+	t.Parallel()
 	w := newLed(t)
 	w.ctl(w.n1, "group", "add", "blue/fw")
 	near := lab.Watch(w.n1.Function("near", webOn(w.n1), "fw", 1).Bridges())
@@ -221,6 +224,7 @@ func TestLocalFunctionsArePreferred(t *testing.T) {
 // A node that is off takes its functions with it: connections go on through those of other nodes, and when it is back
 // functions on it serve again.
 func TestChainGoesOnWithoutANode(t *testing.T) {
+	t.Parallel()
 	w := newLed(t, "--lease=2s", "--grace=1h")
 	w.ctl(w.n1, "group", "add", "blue/fw")
 	lost := lab.Watch(w.n3.Function("lost", webOn(w.n3), "fw", 100).Bridges())
@@ -252,6 +256,7 @@ func TestChainGoesOnWithoutANode(t *testing.T) {
 
 // A path that no new connection gets stands as long as a connection has it, on whatever node, and goes then.
 func TestPathsOfOtherNodesConnectionsStand(t *testing.T) {
+	t.Parallel()
 	w := newLed(t)
 	w.ctl(w.n1, "group", "add", "blue/fw")
 	w.ctl(w.n1, "group", "add", "blue/ids")
@@ -283,6 +288,7 @@ func TestPathsOfOtherNodesConnectionsStand(t *testing.T) {
 
 // A chain is on the switch of a node while somebody of its tenant is there, and leads whoever comes from the beginning.
 func TestAChainIsWhereItsTenantIs(t *testing.T) {
+	t.Parallel()
 	w := newLed(t)
 	fw := w.through(w.n2)
 	inChains := func() int {

@@ -179,6 +179,7 @@ func TestNetworkSpansNodes(t *testing.T) {
 // A container's name says nothing about its tenant: one that comes back in another is reached there, whichever of its end and
 // its new beginning other nodes hear of first.
 func TestAContainerComesBackInAnotherTenant(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 2, 1)
 	n1, n2 := c.Nodes[0], c.Nodes[1]
 	hears := map[string]*lab.Container{}
@@ -237,6 +238,7 @@ func TestContainersAtOnceUseANetworkUp(t *testing.T) {
 // An endpoint of another node is shown on any, with its node, whether etcd answers or not; a packet is traced to it, and from
 // it where it is.
 func TestAnEndpointOfAnotherNodeIsShown(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 2, 1)
 	n1, n2 := c.Nodes[0], c.Nodes[1]
 	a, b := c.across(n1, n2)

@@ -214,6 +214,7 @@ func TestAConfigurationDeclaresForTheCluster(t *testing.T) {
 // A network may be deleted while containers come into it: then either it stands, with all whose ADD succeeds, or it has gone, with
 // none.
 func TestANetworkIsDeletedWhileContainersCome(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, 1)
 	for round := range 12 {
 		c.network(c.Nodes[0], "blue/web", "--subnet", web4)

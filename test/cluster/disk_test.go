@@ -24,6 +24,7 @@ func backUp(t *testing.T, h *lab.Host, to string) {
 // A node that is restored from an old disk believes to have what others have by now. It comes to know better, and nobody
 // is led to containers that it had then.
 func TestNodeIsRestoredFromAnOldDisk(t *testing.T) {
+	t.Parallel()
 	s := newSmall(t, "--grace=1h", "--rest=1s")
 	old := t.TempDir() + "/old"
 	backUp(t, s.third, old)

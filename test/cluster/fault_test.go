@@ -67,6 +67,7 @@ func TestTenetdsDieUnderTraffic(t *testing.T) {
 
 // Without a tenetd containers come and go, from the addresses that the node has. The other nodes hear of it afterwards.
 func TestContainersComeAndGoWithoutTenetd(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 2, 1)
 	a, b := c.across(c.Nodes[0], c.Nodes[1])
 	var gone, come []*lab.Container

@@ -18,6 +18,7 @@ import (
 // A record in etcd that makes no sense ends no tenetd and no ADD: each node says so and goes on with what it had, also when
 // it begins anew, and follows again what comes in the record's place.
 func TestARecordThatMakesNoSenseEndsNothing(t *testing.T) {
+	t.Parallel()
 	w := newLed(t)
 	first := w.through(w.n3)
 
@@ -94,6 +95,7 @@ func leftOut(key string) string { return "is left out of account\" key=" + key }
 // A record in etcd that says an endpoint's or a node's address is another's takes nothing from whose it is, neither when it is
 // written nor when it is deleted: each node says so and leaves it out of account.
 func TestARecordThatSaysAnothersAddressTakesNothing(t *testing.T) {
+	t.Parallel()
 	c := onEtcd(t, lab.NewFleet(t, 3), 1)
 	c.start()
 	n1, n2, n3 := c.Nodes[0], c.Nodes[1], c.Nodes[2]
@@ -174,6 +176,7 @@ func TestARecordThatSaysAnothersAddressTakesNothing(t *testing.T) {
 // What somebody else writes over, or takes away, of what etcd has in a node's name, that node tells again: of endpoints, by which
 // others reach them, and of service functions, by which paths lead. Meanwhile it is left out where endpoints are listed.
 func TestWhatANodeToldIsToldAgain(t *testing.T) {
+	t.Parallel()
 	w := newLed(t)
 	fw := w.through(w.n3)
 	endpoints, functions := w.records("endpoints/blue/web/n2/"), w.records("functions/")

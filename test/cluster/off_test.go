@@ -130,6 +130,7 @@ func (s small) returns() {
 // While a node is off, for no longer than its grace, nobody reaches what was on it, and nobody gets its addresses. When it is
 // back they are its own.
 func TestNodeThatIsOffKeepsItsAddresses(t *testing.T) {
+	t.Parallel()
 	s := newSmall(t, "--grace=1h")
 	for _, e := range s.lost {
 		if s.leading(s.one, "small", e) == 0 {
@@ -161,6 +162,7 @@ func TestNodeThatIsOffKeepsItsAddresses(t *testing.T) {
 
 // After its grace others have its addresses, and when it is back it has none.
 func TestNodeThatIsOffLosesItsAddressesAfterItsGrace(t *testing.T) {
+	t.Parallel()
 	s := newSmall(t, "--grace=3s")
 	s.loses()
 	lab.Eventually(t, "the grace to end", func() bool { return s.state(s.third, s.one) == "gone" })
@@ -178,6 +180,7 @@ func TestNodeThatIsOffLosesItsAddressesAfterItsGrace(t *testing.T) {
 
 // An operator need not wait for that; but of a node that runs nothing is taken.
 func TestOperatorTakesANodeOutOfTheCluster(t *testing.T) {
+	t.Parallel()
 	s := newSmall(t, "--grace=1h")
 	refuses := func(from, of *lab.Host) {
 		t.Helper()

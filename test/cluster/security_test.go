@@ -108,6 +108,7 @@ func synInPieces(c *lab.Container, to netip.AddrPort) [][]byte {
 
 // A container with a way out reaches what is there, but of the cluster's own things none: not etcd, nor what tenetd tells.
 func TestContainersDoNotReachWhatTheClusterIsMadeOf(t *testing.T) {
+	t.Parallel()
 	c := onEtcd(t, lab.NewFleet(t, 2), 3)
 	c.EtcdEndpoints = c.EtcdEndpoints[:1] // by which the nodes know of the others
 	for _, h := range c.Nodes {

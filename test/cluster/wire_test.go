@@ -51,6 +51,7 @@ func (c *cluster) refused(h *lab.Host, words []string, args ...string) {
 // A network on a wire is one network of the cluster: its addresses are unique, whoever is in it is known on every node, and it
 // stands while anybody is. What they say goes by the wire.
 func TestNetworkOnAWireSpansNodes(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, 1)
 	n1, n2, off := c.Nodes[0], c.Nodes[1], c.Nodes[2] // the latter is not on the wire
 	joinedByWire(n1, n2)
@@ -162,6 +163,7 @@ func TestJoiningBringsUplinks(t *testing.T) {
 
 // An etcd that was emptied gets uplinks and networks on wires back, whichever node comes first.
 func TestAnEmptiedEtcdGetsUplinksBack(t *testing.T) {
+	t.Parallel()
 	for what, order := range map[string][]int{"who is on the wire comes first": {0, 1, 2}, "who is not comes first": {2, 1, 0}} {
 		t.Run(what, func(t *testing.T) {
 			c := newCluster(t, 3, 1)
@@ -188,6 +190,7 @@ func TestAnEmptiedEtcdGetsUplinksBack(t *testing.T) {
 
 // An uplink stands in the cluster as long as a node has a NIC on it, or a network is on it, whatever is cut short.
 func TestAnUplinkGoesWithItsLastNode(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, 1, shortLease...)
 	n1, n2, n3 := c.Nodes[0], c.Nodes[1], c.Nodes[2]
 	joinedByWire(n1, n2)
