@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -222,11 +223,7 @@ func showChain(w io.Writer, st node.ChainState) {
 			if p.Share == 0 {
 				share = "none: only those that have it"
 			}
-			way := strings.Join(p.Containers, " → ")
-			if way == "" {
-				way = "past dead functions that are open"
-			}
-			rows = append(rows, []any{p.ID, way, share, p.Packets})
+			rows = append(rows, []any{p.ID, wayText(p.Containers), share, p.Packets})
 		}
 		fmt.Fprintln(w)
 		columns(w, []any{"PATH", "THROUGH", "NEW CONNECTIONS", "PACKETS"}, rows)
@@ -239,6 +236,18 @@ func showChain(w io.Writer, st node.ChainState) {
 		fmt.Fprintln(w)
 		columns(w, []any{"DROPPED", "PACKETS", "BECAUSE"}, rows)
 	}
+}
+
+// wayText is a path by the containers that it leads through; one without a name has gone.
+func wayText(containers []string) string {
+	if len(containers) == 0 {
+		return "past dead functions that are open"
+	}
+	names := make([]string, len(containers))
+	for i, name := range containers {
+		names[i] = cmp.Or(name, "one that has gone")
+	}
+	return strings.Join(names, " → ")
 }
 
 func newChainDel(a *app) *cobra.Command {

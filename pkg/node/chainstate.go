@@ -82,7 +82,7 @@ type PathState struct {
 	vnet.Path
 
 	Leg        int      `json:"leg"`        // which part of the chain, from 1
-	Containers []string `json:"containers"` // where its functions run
+	Containers []string `json:"containers"` // where its functions run; empty: of one that has gone
 	// Share is the part of new connections of clients on this node that take it; 0: none, it stands for those that have it, or
 	// is another node's.
 	Share   float64 `json:"share"`
