@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tenet-cni/tenet/pkg/etcd/etcdtest"
 	"github.com/tenet-cni/tenet/test/lab"
@@ -158,6 +159,43 @@ func TestThePasswordIsChanged(t *testing.T) {
 		c.network(n1, fmt.Sprintf("blue/net%d", step), "--subnet", fmt.Sprintf("10.7.%d.0/24", step))
 		c.settled()
 	})
+	late := n2.Attach("late", webOn(n2))
+	c.meet(a, late)
+	c.settled()
+}
+
+// A node's certificate runs out. Etcd takes it no more when the node connects again, which stops no traffic and is told; and when
+// its files have a new one the node goes on with it by itself.
+func TestACertificateIsRenewed(t *testing.T) {
+	t.Parallel()
+	c := onEtcd(t, lab.NewFleet(t, 2), 1, etcdtest.TLS())
+	certified := func(d time.Duration) (string, string) { return c.etcd.ClientCertificate("nodes", d) }
+	life := lab.Stretch(15 * time.Second)
+	runsOut := time.Now().Add(life)
+	cert, key := certified(life)
+	for _, h := range c.Nodes {
+		c.begin(h, map[string]any{"etcd": map[string]any{"endpoints": c.EtcdEndpoints, "caFile": c.etcd.CAFile, "certFile": cert, "keyFile": key}})
+	}
+	c.allJoined()
+	n1, n2 := c.Nodes[0], c.Nodes[1]
+	a, b := c.across(n1, n2)
+	c.settled()
+	lab.Eventually(t, "the certificate to run out", func() bool { return time.Now().After(runsOut) })
+	c.etcd.Kill(0)
+	c.etcd.Start(0)
+	for _, h := range c.Nodes {
+		lab.Measures(t, h, map[string]float64{`tenet_etcd_connected`: 0, `tenet_healthy`: 1})
+		lab.Healthy(t, h, http.StatusOK, "ok\netcd refuses this node since ")
+		if out := c.ctl(h, "status"); !strings.Contains(out, "tls: ") || !strings.Contains(out, "hint: check caFile, certFile and keyFile") {
+			t.Errorf("%s: status does not say why:\n%s", h.Name, out)
+		}
+	}
+	c.meet(a, b)
+	certified(time.Hour)
+	for _, h := range c.Nodes {
+		lab.Measures(t, h, map[string]float64{`tenet_etcd_connected`: 1, `tenet_etcd_lag_seconds`: 0})
+		lab.Healthy(t, h, http.StatusOK, "ok\n")
+	}
 	late := n2.Attach("late", webOn(n2))
 	c.meet(a, late)
 	c.settled()

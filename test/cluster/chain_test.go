@@ -221,6 +221,30 @@ func TestLocalFunctionsArePreferred(t *testing.T) {
 	})
 }
 
+// Nothing gets past a closed group whose last function has died, on whatever node it was: what the server gets before is what it gets
+// after it lives again.
+func TestAClosedGroupAcrossNodesLetsNothingPast(t *testing.T) {
+	t.Parallel()
+	w := newLed(t)
+	fw := w.through(w.n3)
+	arrives := w.server.Capture()
+	fw.In.Link("down")
+	for _, h := range w.Nodes {
+		lab.Eventually(t, h.Name+" to say so", func() bool {
+			return strings.Contains(w.ctl(h, "chain", "show", "blue/c"), "group fw is closed, and no function in it lives")
+		})
+	}
+	for _, network := range []string{"tcp", "udp", "icmp"} {
+		said := lab.PingToken("past")
+		if err := w.asks(network, w.server.IP4)(said); err == nil || arrives.Count(said) > 0 {
+			t.Errorf("%s gets past a closed group: %v", network, err)
+		}
+	}
+	fw.In.Link("up")
+	w.leads(fw)
+	w.settled()
+}
+
 // A node that is off takes its functions with it: connections go on through those of other nodes, and when it is back
 // functions on it serve again.
 func TestChainGoesOnWithoutANode(t *testing.T) {

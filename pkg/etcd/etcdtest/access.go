@@ -41,15 +41,6 @@ func (c *Cluster) certify() {
 		must(os.WriteFile(c.path(name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
 		return c.path(name)
 	}
-	template := func(serial int64, name string) *x509.Certificate {
-		return &x509.Certificate{
-			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name},
-			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-			KeyUsage: x509.KeyUsageDigitalSignature,
-			// etcd's gateway is a client of its own server, with the same certificate.
-			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		}
-	}
 	newKey := func() *ecdsa.PrivateKey {
 		c.tb.Helper()
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -63,7 +54,7 @@ func (c *Cluster) certify() {
 	must(err)
 	c.CAFile = write("ca.crt", "CERTIFICATE", der)
 
-	issue := func(t *x509.Certificate, name string) (string, string) {
+	c.issue = func(t *x509.Certificate, name string) (string, string) {
 		c.tb.Helper()
 		key := newKey()
 		der, err := x509.CreateCertificate(rand.Reader, t, authority, key.Public(), authorityKey)
@@ -78,8 +69,27 @@ func (c *Cluster) certify() {
 			server.IPAddresses = append(server.IPAddresses, net.ParseIP(addr))
 		}
 	}
-	issue(server, "server")
-	c.CertFile, c.KeyFile = issue(template(3, username), "client")
+	c.issue(server, "server")
+	c.CertFile, c.KeyFile = c.ClientCertificate("client", 24*time.Hour)
+}
+
+// ClientCertificate makes a certificate of the Cluster's user that is good for so long, and returns the paths of it and its key. One
+// of that name is overwritten.
+func (c *Cluster) ClientCertificate(name string, d time.Duration) (string, string) {
+	c.tb.Helper()
+	t := template(3, username)
+	t.NotAfter = time.Now().Add(d)
+	return c.issue(t, name)
+}
+
+func template(serial int64, name string) *x509.Certificate {
+	return &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature,
+		// etcd's gateway is a client of its own server, with the same certificate.
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
 }
 
 // admit makes the Cluster's user, then the one who may do everything, and turns etcd's auth on.

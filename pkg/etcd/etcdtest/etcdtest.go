@@ -6,6 +6,7 @@
 package etcdtest
 
 import (
+	"crypto/x509"
 	"net"
 	"os"
 	"os/exec"
@@ -35,6 +36,7 @@ type Cluster struct {
 	dir     string
 	members []*member
 	client  *clientv3.Client
+	issue   func(t *x509.Certificate, name string) (cert, key string) // of a Cluster with TLS
 }
 
 // An Option changes what Start starts.
