@@ -34,7 +34,7 @@ build: ## build the programs into ./bin
 .PHONY: test
 test: ## run every test but those on the kernel's datapath (root)
 	@scripts/bootstrap test
-	go test -count=1 -p 2 -parallel 3 -timeout 60m $(TESTFLAGS) ./test/cluster ./test ./... # those that take long first
+	go test -count=1 -p 3 -parallel 3 -timeout 60m $(TESTFLAGS) ./test/cluster ./test ./... # those that take long first
 
 .PHONY: test-kernel
 test-kernel: ## run KERNEL_TESTS on the kernel's datapath, in an emulated guest
