@@ -1,6 +1,7 @@
 package test
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
 	"sync"
@@ -52,6 +53,27 @@ func bandwidthWorld(t *testing.T) ([]limited, limited) {
 	return list, other
 }
 
+// thrice measures up to three times, until nothing is wrong: a machine that is busy for a moment carries less, or later.
+func thrice(t *testing.T, measure func(wrong func(format string, about ...any))) {
+	t.Helper()
+	var said []string
+	for range 3 {
+		said = nil
+		var mu sync.Mutex
+		measure(func(format string, about ...any) {
+			mu.Lock()
+			defer mu.Unlock()
+			said = append(said, fmt.Sprintf(format, about...))
+		})
+		if len(said) == 0 {
+			return
+		}
+	}
+	for _, what := range said {
+		t.Error(what)
+	}
+}
+
 // A limit counts the bits of Ethernet frames; what is measured here is payload, which is 95 to 97 % of it.
 func TestALimitIsReachedAndKept(t *testing.T) {
 	list, other := bandwidthWorld(t)
@@ -66,33 +88,35 @@ func TestALimitIsReachedAndKept(t *testing.T) {
 	} {
 		for name, load := range map[string]lab.Load{"TCP": lab.TCP, "UDP at twice the rate": lab.Load(2 * direction.rate)} {
 			t.Run(direction.name+" "+name, func(t *testing.T) {
-				var all sync.WaitGroup
-				for _, l := range list {
-					from, to := direction.of(l)
+				thrice(t, func(wrong func(format string, about ...any)) {
+					var all sync.WaitGroup
+					for _, l := range list {
+						from, to := direction.of(l)
+						all.Go(func() {
+							got, err := from.Carry(to, load, end)
+							if err != nil {
+								wrong("%s: %v", l.what, err)
+								return
+							}
+							steady, whole := got.Rate(settled, end)/direction.rate, got.Rate(0, end)/direction.rate
+							t.Logf("%s: %.3f of the rate, with the burst %.3f", l.what, steady, whole)
+							if steady < 0.9 || steady > 1.1 {
+								wrong("%s: %.3f of the rate", l.what, steady)
+							}
+							if whole > 1.1 {
+								wrong("%s: the burst makes it %.3f of the rate over %s", l.what, whole, end)
+							}
+						})
+					}
+					from, to := direction.of(other)
 					all.Go(func() {
-						got, err := from.Carry(to, load, end)
-						if err != nil {
-							t.Errorf("%s: %v", l.what, err)
-							return
-						}
-						steady, whole := got.Rate(settled, end)/direction.rate, got.Rate(0, end)/direction.rate
-						t.Logf("%s: %.3f of the rate, with the burst %.3f", l.what, steady, whole)
-						if steady < 0.9 || steady > 1.1 {
-							t.Errorf("%s: %.3f of the rate", l.what, steady)
-						}
-						if whole > 1.1 {
-							t.Errorf("%s: the burst makes it %.3f of the rate over %s", l.what, whole, end)
+						got, err := from.Carry(to, lab.Load(3*direction.rate), end)
+						if err != nil || got.Rate(settled, end) < 2*direction.rate {
+							wrong("%s has %.3f of a rate that is not its own, %v", other.what, got.Rate(settled, end)/direction.rate, err)
 						}
 					})
-				}
-				from, to := direction.of(other)
-				all.Go(func() {
-					got, err := from.Carry(to, lab.Load(3*direction.rate), end)
-					if err != nil || got.Rate(settled, end) < 2*direction.rate {
-						t.Errorf("%s has %.3f of a rate that is not its own, %v", other.what, got.Rate(settled, end)/direction.rate, err)
-					}
+					all.Wait()
 				})
-				all.Wait()
 			})
 		}
 	}
@@ -148,11 +172,12 @@ func TestALimitIsRestored(t *testing.T) {
 			}
 			lab.Must(t, c.Do("CHECK").Failed())
 			const end = 4 * time.Second
-			got, err := free.Carry(c, 3*ingressRate, end)
-			lab.Must(t, err)
-			if rate := got.Rate(end/2, end) / ingressRate; rate < 0.9 || rate > 1.1 {
-				t.Errorf("%.3f of the rate", rate)
-			}
+			thrice(t, func(wrong func(format string, about ...any)) {
+				got, err := free.Carry(c, 3*ingressRate, end)
+				if rate := got.Rate(end/2, end) / ingressRate; err != nil || rate < 0.9 || rate > 1.1 {
+					wrong("%.3f of the rate, %v", rate, err)
+				}
+			})
 		})
 	}
 }

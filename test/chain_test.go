@@ -26,6 +26,8 @@ func newChained(t *testing.T) chained {
 	server := conf.With("labels", map[string]string{"role": "server"})
 	w := chained{Host: h, t: t, conf: conf, client: h.Attach("client", conf), server: h.Attach("server", server)}
 	w.server.Echo(80)
+	w.client.Patient()
+	w.server.Patient()
 	return w
 }
 
@@ -175,9 +177,10 @@ func TestChainChangesLeadNewConnectionsOnly(t *testing.T) {
 		t.Error("through a closed group without a function a connection goes on")
 	}
 	spare := lab.Watch(w.Function("spare", w.conf, "fw", 0).Bridges())
-	back := lab.PingToken("spare")
-	lab.Must(t, say(back))
-	spare.Sees(t, back, 1, 1)
+	lab.Eventually(t, "the connection to have the other function", func() bool {
+		back := lab.PingToken("spare")
+		return say(back) == nil && spare.Saw(back) == [2]int{1, 1}
+	})
 }
 
 // connections opens n connections to the server, each of which has a token, and returns what says it once more.

@@ -17,12 +17,12 @@ import (
 func TestChainTellsFragmentsApart(t *testing.T) {
 	w := newChained(t)
 	fw, ids := w.bridge("fw"), w.bridge("ids")
-	say := func(is6 bool, port uint16, size int) (string, error) {
+	say := func(is6 bool, port uint16, size int, d time.Duration) (string, error) {
 		conn, err := w.client.Connect("udp", netip.AddrPortFrom(w.to(is6).Addr(), port))
 		lab.Must(t, err)
 		defer conn.Close()
 		tk := lab.Token("end")
-		return tk, lab.SayWithin(conn, strings.Repeat("x", size)+tk, time.Second)
+		return tk, lab.SayWithin(conn, strings.Repeat("x", size)+tk, d)
 	}
 	add := func(name, group, protocol, port string, more ...string) {
 		t.Helper()
@@ -31,7 +31,7 @@ func TestChainTellsFragmentsApart(t *testing.T) {
 	both := []bool{false, true}
 	add("web", "ids", "tcp", "443")
 	for _, is6 := range both {
-		tk, err := say(is6, 80, 5000)
+		tk, err := say(is6, 80, 5000, 5*time.Second)
 		if err != nil {
 			t.Errorf("IPv6 %v: of a protocol that no chain wants: %v", is6, err)
 		}
@@ -39,7 +39,7 @@ func TestChainTellsFragmentsApart(t *testing.T) {
 	}
 	add("fw", "fw", "udp", "80")
 	for _, is6 := range both {
-		tk, err := say(is6, 80, 5000)
+		tk, err := say(is6, 80, 5000, 5*time.Second)
 		if err != nil {
 			t.Errorf("IPv6 %v: one chain may want it: %v", is6, err)
 		}
@@ -48,7 +48,7 @@ func TestChainTellsFragmentsApart(t *testing.T) {
 	add("low", "ids", "udp", "53", "--priority", "10")
 	server := w.server.Capture()
 	for _, is6 := range both {
-		tk, err := say(is6, 80, 5000)
+		tk, err := say(is6, 80, 5000, time.Second)
 		fw.Saw(tk)
 		ids.Sees(t, tk, 0, 0)
 		if err != nil && server.Count(tk) > 0 || err == nil && fw.Saw(tk) != [2]int{1, 1} {

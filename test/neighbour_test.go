@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gopacket/gopacket/layers"
 
@@ -87,7 +88,7 @@ func TestNeighbourGatewayStaysReachableUnderOneWayTraffic(t *testing.T) {
 	}{{b.IP4, router4, "udp4"}, {b.IP6, router6, "udp6"}} {
 		family := "ipv" + w.network[3:]
 		// A kernel takes a probe's answer for granted for 15 to 45 s; let it ask at once.
-		for _, key := range []string{"delay_first_probe_time=1", "base_reachable_time_ms=500", "retrans_time_ms=200"} {
+		for _, key := range []string{"delay_first_probe_time=1", "base_reachable_time_ms=500", "retrans_time_ms=1000"} {
 			a.Sh("sysctl", "-qw", "net."+family+".neigh.eth0."+key)
 		}
 		a.Sh("ip", "neigh", "flush", "dev", "eth0")
@@ -95,7 +96,9 @@ func TestNeighbourGatewayStaysReachableUnderOneWayTraffic(t *testing.T) {
 		lab.Eventually(t, "the neighbour entry of "+w.gateway.String()+" to be probed and found alive", func() bool {
 			token := lab.Token(w.network)
 			a.SendUDP(netip.AddrPortFrom(w.to, 9), token)
-			at.Await(token)
+			if !lab.Within(lab.Stretch(3*time.Second), func() bool { return at.Count(token) > 0 }) {
+				return false
+			}
 			f := strings.Fields(a.Sh("ip", "neigh", "show", "to", w.gateway.String(), "dev", "eth0"))
 			if state := f[len(f)-1]; len(states) == 0 || states[len(states)-1] != state {
 				states = append(states, state)

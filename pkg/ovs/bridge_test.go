@@ -172,7 +172,7 @@ func TestABridgeForADeadVswitchdIsUnavailableInTime(t *testing.T) {
 	sw := ovstest.Start(t)
 	s := dial(t, sw)
 	sw.KillVswitchd()
-	_, err := s.EnsureBridge(within(t, soon), ovs.BridgeSpec{Name: "br0", Owner: "test"})
+	_, err := s.EnsureBridge(within(t, enough), ovs.BridgeSpec{Name: "br0", Owner: "test"})
 	want(t, err, ovs.ErrUnavailable, "bridge br0", "ovs-vswitchd did not apply")
 	sw.StartVswitchd()
 	ensure(t, s, sw)

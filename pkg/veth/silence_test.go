@@ -33,7 +33,9 @@ func TestHostStackIgnoresTheContainer(t *testing.T) {
 		// What the test can see at all: the same frames with no guard.
 		"unguarded": {false, func(w world) {
 			w.sysctl("ipv4/conf/tcable/rp_filter=0", "ipv4/conf/tcable/arp_ignore=0", "ipv4/conf/tcable/forwarding=1", "ipv6/conf/tcable/accept_dad=0", "ipv6/conf/tcable/disable_ipv6=0")
-			time.Sleep(50 * time.Millisecond)
+			for end := time.Now().Add(10 * time.Second); w.run("ip", "-6", "addr", "show", "dev", "tcable", "scope", "link", "-tentative") == "" && time.Now().Before(end); {
+				time.Sleep(5 * time.Millisecond) // a worker of the kernel's makes it
+			}
 		}, all, false},
 		// The settings alone (Linux before 6.6, or before the kernel datapath has
 		// plugged the link in) leave a hole for packets without a source.
@@ -326,7 +328,7 @@ func transmit(name string, frames [][]byte) error {
 // datagrams reads what there is on s.
 func datagrams(s net.PacketConn) map[string]bool {
 	got := map[string]bool{}
-	s.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	s.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 	for buf := make([]byte, 100); ; {
 		n, _, err := s.ReadFrom(buf)
 		if err != nil {

@@ -27,6 +27,8 @@ func newLed(t *testing.T, args ...string) led {
 	w.client = w.n1.Attach("client", webOn(w.n1))
 	w.server = w.n2.Attach("server", webOn(w.n2).With("labels", map[string]string{"role": "server"}))
 	w.server.Echo(80)
+	w.client.Patient()
+	w.server.Patient()
 	return w
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -47,7 +46,7 @@ func (c *Container) Connect(network string, to netip.AddrPort) (net.Conn, error)
 	return conn, err
 }
 
-// Say sends a text on a connection to Echo and waits until it has come back.
+// Say sends a text on a connection to Echo and waits until it has come back. What comes before it answers what was said before.
 func Say(conn net.Conn, text string) error { return SayWithin(conn, text, 5*time.Second) }
 
 // SayWithin is Say with another patience.
@@ -58,15 +57,21 @@ func SayWithin(conn net.Conn, text string, d time.Duration) error {
 	if _, err := conn.Write([]byte(text)); err != nil {
 		return err
 	}
-	b := make([]byte, len(text))
-	if _, err := io.ReadFull(conn, b); err != nil {
-		return err
-	}
-	if !bytes.Equal(b, []byte(text)) {
-		return errors.New("something else came back: " + string(b))
+	var got []byte
+	for b := make([]byte, len(text)+maxDatagram); !bytes.HasSuffix(got, []byte(text)); {
+		n, err := conn.Read(b)
+		if err != nil && len(got) > 0 {
+			return fmt.Errorf("%w; something else came back: %s", err, got)
+		}
+		if err != nil {
+			return err
+		}
+		got = append(got, b[:n]...)
 	}
 	return nil
 }
+
+const maxDatagram = 1 << 16
 
 // Exchange sends a token to a service of Echo, or with "icmp" in an echo request, and waits for it.
 func (c *Container) Exchange(network string, to netip.AddrPort, token string) error {
