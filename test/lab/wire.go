@@ -8,7 +8,6 @@ import (
 	"net"
 	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +20,7 @@ type Capture struct {
 
 	mu     sync.Mutex
 	frames [][]byte
+	buf    [1 << 16]byte
 }
 
 // Capture begins to capture. It ends with the test. A VLAN tag is not in the frames: the kernel takes it off.
@@ -33,34 +33,46 @@ func (c *Container) Capture() *Capture {
 		return err
 	})
 	Must(c.tb, unix.SetsockoptInt(k.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20))
-	Must(c.tb, unix.SetsockoptTimeval(k.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 20_000}))
 	ctx, end := context.WithCancel(context.WithoutCancel(c.tb.Context()))
 	go k.read(ctx)
 	c.tb.Cleanup(func() {
 		end()
 		<-k.done
+		k.mu.Lock()
+		defer k.mu.Unlock()
 		_ = unix.Close(k.fd)
+		k.fd = -1 // who looks later finds what had come by now
 	})
 	return k
 }
 
 func (k *Capture) read(ctx context.Context) {
 	defer close(k.done)
-	buf := make([]byte, 1<<16)
 	for ctx.Err() == nil {
-		n, from, err := unix.Recvfrom(k.fd, buf, 0)
-		if err != nil { // mostly a time-out; a link that went down speaks here too, and may come back
-			if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
-				time.Sleep(time.Millisecond)
-			}
+		ready := []unix.PollFd{{Fd: int32(k.fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(ready, 20); err != nil || n == 0 {
 			continue
+		}
+		k.mu.Lock()
+		k.drain()
+		k.mu.Unlock()
+	}
+}
+
+// drain takes what has come in by now. It is locked, so that who looks misses nothing that has.
+func (k *Capture) drain() {
+	for {
+		n, from, err := unix.Recvfrom(k.fd, k.buf[:], unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil { // there is no more; a link that went down speaks here too, and may come back
+			return
 		}
 		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
 			continue
 		}
-		k.mu.Lock()
-		k.frames = append(k.frames, bytes.Clone(buf[:n]))
-		k.mu.Unlock()
+		k.frames = append(k.frames, bytes.Clone(k.buf[:n]))
 	}
 }
 
@@ -68,6 +80,7 @@ func (k *Capture) read(ctx context.Context) {
 func (k *Capture) Frames(match func(frame []byte) bool) [][]byte {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.drain()
 	var list [][]byte
 	for _, f := range k.frames {
 		if match(f) {
