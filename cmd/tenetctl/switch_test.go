@@ -490,20 +490,6 @@ digraph chain {
 	w.wants(w.tenetctl("sync", "--dry-run"), "everything agrees with the store")
 }
 
-// A path that only stands for the connections that have it may lead through a function that has gone.
-func TestAPathIsShownByItsFunctions(t *testing.T) {
-	for want, containers := range map[string][]string{
-		"fw-1 → ids-1":                      {"fw-1", "ids-1"},
-		"fw-1 → one that has gone":          {"fw-1", ""},
-		"one that has gone":                 {""},
-		"past dead functions that are open": {},
-	} {
-		if got := wayText(containers); got != want {
-			t.Errorf("%q is shown as %q, want %q", containers, got, want)
-		}
-	}
-}
-
 // The store is the authority: what is declared meanwhile, the switch is told when it comes back.
 func TestChainsAreDeclaredWhileTheSwitchIsAway(t *testing.T) {
 	for what, away := range map[string]struct{ stop, start func(*world) }{
