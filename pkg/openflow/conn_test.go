@@ -163,11 +163,17 @@ func TestASilentSwitchCostsNoMoreThanTheDeadline(t *testing.T) {
 		}
 	})
 	t.Run("waiting for another's turn", func(t *testing.T) {
-		c := connect(t, peer(t, greeted))
+		asked := make(chan struct{})
+		c := connect(t, peer(t, func(c net.Conn) {
+			send(c, hello)
+			_, _ = io.ReadFull(c, make([]byte, 16+8)) // hello, and a request's header
+			close(asked)
+			silent(c)
+		}))
 		var first sync.WaitGroup
 		ctx, cancel := context.WithCancel(t.Context())
 		first.Go(func() { _, _ = c.Flows(ctx, openflow.FlowFilter{}) })
-		time.Sleep(soon)
+		<-asked
 		if _, err := c.Flows(within(t, soon), openflow.FlowFilter{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
