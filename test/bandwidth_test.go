@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -53,24 +54,22 @@ func bandwidthWorld(t *testing.T) ([]limited, limited) {
 	return list, other
 }
 
-// thrice measures up to three times, until nothing is wrong: a machine that is busy for a moment carries less, or later.
-func thrice(t *testing.T, measure func(wrong func(format string, about ...any))) {
+// measured fails the test with what is wrong by a measurement, as lab.Holds says.
+func measured(t *testing.T, measure func(wrong func(format string, about ...any))) {
 	t.Helper()
+	var mu sync.Mutex
 	var said []string
-	for range 3 {
+	holds := lab.Holds(func() bool {
 		said = nil
-		var mu sync.Mutex
 		measure(func(format string, about ...any) {
 			mu.Lock()
 			defer mu.Unlock()
 			said = append(said, fmt.Sprintf(format, about...))
 		})
-		if len(said) == 0 {
-			return
-		}
-	}
-	for _, what := range said {
-		t.Error(what)
+		return len(said) == 0
+	})
+	if !holds {
+		t.Error(strings.Join(said, "\n"))
 	}
 }
 
@@ -88,7 +87,7 @@ func TestALimitIsReachedAndKept(t *testing.T) {
 	} {
 		for name, load := range map[string]lab.Load{"TCP": lab.TCP, "UDP at twice the rate": lab.Load(2 * direction.rate)} {
 			t.Run(direction.name+" "+name, func(t *testing.T) {
-				thrice(t, func(wrong func(format string, about ...any)) {
+				measured(t, func(wrong func(format string, about ...any)) {
 					var all sync.WaitGroup
 					for _, l := range list {
 						from, to := direction.of(l)
@@ -172,7 +171,7 @@ func TestALimitIsRestored(t *testing.T) {
 			}
 			lab.Must(t, c.Do("CHECK").Failed())
 			const end = 4 * time.Second
-			thrice(t, func(wrong func(format string, about ...any)) {
+			measured(t, func(wrong func(format string, about ...any)) {
 				got, err := free.Carry(c, 3*ingressRate, end)
 				if rate := got.Rate(end/2, end) / ingressRate; err != nil || rate < 0.9 || rate > 1.1 {
 					wrong("%.3f of the rate, %v", rate, err)

@@ -68,18 +68,17 @@ func TestChainPassesByTheDead(t *testing.T) {
 					port.Link("down")
 					w.avoids(t, one, two)
 					w.Sh("ovs-appctl", "revalidator/wait") // what stands goes by its flows of before until then
-					if on == "open" {
-						lab.Eventually(t, name+" down: a connection that has the open function to go on", func() bool {
-							tk := lab.PingToken("standing")
-							return say(tk) == nil && ids.Saw(tk) == [2]int{1, 1}
-						})
-					} else {
-						lab.Eventually(t, name+" down: what is dropped to be counted", func() bool {
-							if say(lab.PingToken("standing")) == nil {
-								t.Errorf("%s down: a connection that has the closed function goes on", name)
-							}
-							return w.Drops()["function-down"] > before["function-down"]
-						})
+					tk := lab.PingToken("standing")
+					err := say(tk)
+					switch {
+					case on == "open" && err != nil:
+						t.Errorf("%s down: a connection that has the open function stops: %v", name, err)
+					case on == "open":
+						ids.Sees(t, tk, 1, 1)
+					case err == nil:
+						t.Errorf("%s down: a connection that has the closed function goes on", name)
+					case w.Drops()["function-down"] <= before["function-down"]:
+						t.Errorf("%s down: what is dropped is not counted: %v", name, w.Drops())
 					}
 					port.Link("up")
 					lab.Eventually(t, "the connection to go on", func() bool { return say(lab.PingToken("back")) == nil })
@@ -124,8 +123,8 @@ func TestChainLosesLittleWhenAFunctionDies(t *testing.T) {
 	s.Flows()
 	lost, silence := s.Lost()
 	t.Logf("%d datagrams lost, nothing for %s (datapath %s)", lost, silence, w.Datapath)
-	if silence > lab.Stretch(3*time.Second) {
-		t.Errorf("nothing for %s: more than three seconds", silence)
+	if silence > lab.Stretch(time.Second) {
+		t.Errorf("nothing for %s: more than a second", silence)
 	}
 }
 
@@ -173,7 +172,9 @@ func TestChainProbesFindTheHung(t *testing.T) {
 				prefix, _ := w.fresh(10)
 				return one.Saw(prefix)[0] > 0
 			})
-			lab.Eventually(t, "the other one to serve", func() bool { return state("fw2") == "serves" }) // a probe may have been late
+			if s := state("fw2"); s != "serves" {
+				t.Errorf("the other one is %s", s)
+			}
 			if n := w.Drops()["probe"]; n == 0 {
 				t.Error("probes that come back are not counted as such")
 			}
@@ -187,19 +188,16 @@ func TestChainProbesFindTheHung(t *testing.T) {
 // A function that is probed gets connections once a probe has come through: its inside may be set up after its ADD.
 func TestChainWaitsForAProbedFunction(t *testing.T) {
 	w := newChained(t)
-	w.ctl("group", "add", "blue/fw", "--probe-interval", "100ms")
+	w.ctl("group", "add", "blue/fw", "--probe-interval", "100ms", "--probe-threshold", "20") // a busy machine's probes may be late
 	w.Function("fw1", w.conf, "fw", 0).Bridges()
 	w.lead("fw")
 	w.Tenetd()
 	two := lab.Watch(w.Function("fw2", w.conf, "fw", 100))
 	for range 5 {
-		lab.Eventually(t, "ten connections to have the function that is set up", func() bool {
-			prefix, failed := w.fresh(10)
-			if n := two.Saw(prefix)[0]; n > 0 {
-				t.Errorf("%d of 10 connections come to a function that is not set up", n)
-			}
-			return failed == 0
-		})
+		prefix, failed := w.fresh(10)
+		if failed > 0 || two.Saw(prefix)[0] > 0 {
+			t.Errorf("%d of 10 connections fail, and %d come to a function that is not set up", failed, two.Saw(prefix)[0])
+		}
 	}
 	two.Bridges()
 	lab.Eventually(t, "connections to come to it", func() bool {

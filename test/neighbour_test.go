@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gopacket/gopacket/layers"
 
@@ -96,9 +95,7 @@ func TestNeighbourGatewayStaysReachableUnderOneWayTraffic(t *testing.T) {
 		lab.Eventually(t, "the neighbour entry of "+w.gateway.String()+" to be probed and found alive", func() bool {
 			token := lab.Token(w.network)
 			a.SendUDP(netip.AddrPortFrom(w.to, 9), token)
-			if !lab.Within(lab.Stretch(3*time.Second), func() bool { return at.Count(token) > 0 }) {
-				return false
-			}
+			at.Await(token)
 			f := strings.Fields(a.Sh("ip", "neigh", "show", "to", w.gateway.String(), "dev", "eth0"))
 			if state := f[len(f)-1]; len(states) == 0 || states[len(states)-1] != state {
 				states = append(states, state)

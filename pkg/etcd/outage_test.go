@@ -130,14 +130,12 @@ func TestMembersMayDieWhileUpdatesRun(t *testing.T) {
 					return
 				default:
 				}
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // some may have to wait for others, and for more than one election
-				err := s.Update(ctx, func(tx store.Tx) error {
+				err := s.Update(t.Context(), func(tx store.Tx) error {
 					return errors.Join(
 						storetest.Increment(tx, "counter"),
 						storetest.Increment(tx, fmt.Sprintf("mine/%d", w)),
 						tx.Put(fmt.Sprintf("path-ids/%d", w*1000+i), []byte("x")))
 				})
-				cancel()
 				if err != nil {
 					t.Errorf("writer %d, update %d: %v", w, i, err)
 					return

@@ -26,9 +26,9 @@ func newLed(t *testing.T, args ...string) led {
 	c.network(w.n1, "blue/web", "--subnet", web4, "--subnet", web6)
 	w.client = w.n1.Attach("client", webOn(w.n1))
 	w.server = w.n2.Attach("server", webOn(w.n2).With("labels", map[string]string{"role": "server"}))
-	w.server.Echo(80)
 	w.client.Patient()
 	w.server.Patient()
+	w.server.Echo(80)
 	return w
 }
 
@@ -333,6 +333,7 @@ func TestAChainIsWhereItsTenantIs(t *testing.T) {
 			t.Error("the chain is not on the switch of a node with a client")
 		}
 		lab.Eventually(t, "the server to be reached", func() bool { return c.Pings(w.server.IP4) })
+		c.Patient()
 		visit := func(token string) error { return c.Exchange("tcp", netip.AddrPortFrom(w.server.IP4, 80), token) }
 		lab.SeenBy(t, "visit", visit, map[*lab.Watched]int{fw: 1})
 		c.Del()
@@ -351,7 +352,9 @@ func TestAChainIsWhereItsTenantIs(t *testing.T) {
 	}
 	w.settled()
 	visits := w.n3.Attach("visits", webOn(w.n3))
-	lab.Eventually(t, "a node with a client to be led to another", func() bool { return w.leading(w.n3, "web", w.client) > 0 })
+	if w.leading(w.n3, "web", w.client) == 0 {
+		t.Error("a node with a client is not led to another")
+	}
 	visits.Del()
 	lab.Eventually(t, "a node with nobody of the tenant to be led to none of it", func() bool {
 		return w.leading(w.n3, "web", w.client)+w.leading(w.n3, "web", w.server) == 0

@@ -93,38 +93,19 @@ func (l *live) end() (int, time.Duration) {
 	return lost, silence
 }
 
-// unhurt does something while two containers talk, and fails the test if a datagram is lost by it or the connection
-// dies.
+// unhurt does something while two containers talk, and fails the test if a datagram is lost by it, as lab.Holds says, or the
+// connection dies.
 func unhurt(t *testing.T, a, b *lab.Container, what string, do func(*live)) {
 	t.Helper()
-	costsNothing(t, what, func() int {
+	holds := lab.Holds(func() bool {
 		l := begin(t, a, b)
 		do(l)
 		l.flows()
 		lost, silence := l.end()
 		t.Logf("%s: %d datagrams lost, nothing for %s (datapath %s)", what, lost, silence, a.Datapath)
-		return lost
+		return lost == 0 || t.Failed()
 	})
-}
-
-// costsNothing tries something, at most three times, and fails the test if datagrams are lost by it. A busy machine loses some by
-// itself, but seldom: a try that costs some has to be made up for by two that do not.
-func costsNothing(t *testing.T, what string, try func() int) {
-	t.Helper()
-	want := 1 // tries that cost nothing
-	for costly := 0; want > 0 && costly < 2; {
-		lost := try()
-		switch {
-		case t.Failed():
-			return
-		case lost == 0:
-			want--
-		default:
-			costly++
-			want = 2
-		}
-	}
-	if want > 0 {
+	if !holds {
 		t.Errorf("%s: datagrams are lost", what)
 	}
 }

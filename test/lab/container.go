@@ -52,7 +52,8 @@ func (h *Host) Container(id string) *Container {
 }
 
 // Patient has the container's kernel, if it can, wait for a second before it sends a segment again. On a busy machine an answer may
-// take longer than the fifth of a second that it else waits, and a function be given twice what was said once.
+// take longer than the fifth of a second that it else waits, and a function be given twice what was said once. It is for sockets that
+// are made later.
 func (c *Container) Patient() {
 	c.tb.Helper()
 	const least = "/proc/sys/net/ipv4/tcp_rto_min_us" // since Linux 6.11

@@ -56,6 +56,21 @@ func Within(d time.Duration, cond func() bool) bool {
 	}
 }
 
+// Holds reports whether what is tried holds, in three tries at most. A busy machine spoils one by itself, but seldom: a try that does
+// not hold has to be made up for by two that do.
+func Holds(try func() bool) bool {
+	want := 1
+	for spoilt := 0; want > 0 && spoilt < 2; {
+		if try() {
+			want--
+		} else {
+			spoilt++
+			want = 2
+		}
+	}
+	return want == 0
+}
+
 // Must ends the test if there is an error.
 func Must(tb testing.TB, err error) {
 	tb.Helper()

@@ -1,10 +1,6 @@
 package lab
 
-import (
-	"fmt"
-	"strings"
-	"testing"
-)
+import "testing"
 
 // A Watched function is one with what comes in by each of its ports.
 type Watched struct {
@@ -30,29 +26,16 @@ func (f *Watched) Sees(tb testing.TB, token string, forward, back int) {
 	}
 }
 
-// SeenBy says something until the functions have been given it just so often, forward as well as back, and returns the token
-// that was said. Three times in vain fail the test: who is busy may send once more what was not answered soon.
+// SeenBy says something, fails the test unless the functions have been given it just so often, forward as well as back, and
+// returns the token that was said.
 func SeenBy(tb testing.TB, what string, say func(token string) error, functions map[*Watched]int) string {
 	tb.Helper()
-	var saw []string
-	for range 3 {
-		said := PingToken(what)
-		Must(tb, say(said))
-		seen := Within(Patience()/10, func() bool {
-			saw = nil
-			for f, n := range functions {
-				if got := f.Saw(said); got != [2]int{n, n} {
-					saw = append(saw, fmt.Sprintf("%s saw it %v times, forward and back, want %d", f.In.ID, got, n))
-				}
-			}
-			return len(saw) == 0
-		})
-		if seen {
-			return said
-		}
+	said := PingToken(what)
+	Must(tb, say(said))
+	for f, n := range functions {
+		f.Sees(tb, said, n, n)
 	}
-	tb.Errorf("%s: %s", what, strings.Join(saw, "; "))
-	return ""
+	return said
 }
 
 // Hops are the hops that the tags of frames with the token say.
