@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tenet-cni/tenet/pkg/node"
 	"github.com/tenet-cni/tenet/pkg/socket"
@@ -27,7 +28,11 @@ func (a *Agent) Answer(ctx context.Context, r socket.Request) (any, error) {
 	if r.Do == socket.Await {
 		return nil, a.await(ctx, at(r.Revision, r.Prefixes))
 	}
-	if err := a.away(); err != nil {
+	err := a.away()
+	if r.Do == socket.Need || r.Do == socket.Declare { // without which there is no ADD
+		err = a.soonBack(ctx)
+	}
+	if err != nil {
 		return nil, err
 	}
 	switch r.Do {
@@ -68,6 +73,24 @@ func (a *Agent) Answer(ctx context.Context, r socket.Request) (any, error) {
 }
 
 var errJoins = vnet.WithHint(vnet.OfKind(vnet.ErrUnavailable, errors.New("the node has not joined its cluster yet")), "does etcd answer? see the log of tenetd")
+
+// soonBack is away, but waits a moment for an etcd that does not answer: mostly another of its members is about to.
+func (a *Agent) soonBack(ctx context.Context) error {
+	const moment, pause = 2 * time.Second, 20 * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, moment)
+	defer cancel()
+	for {
+		err := a.away()
+		if !errors.Is(err, errAway) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
 
 // away returns why nothing can be asked of etcd now, nil if it can.
 func (a *Agent) away() error {
